@@ -1,0 +1,5 @@
+"""ForgettableSeg: text-guided medical image segmentation that is fine-tuned on the hard samples of the user's own cases."""
+
+from __future__ import annotations
+
+__version__ = "0.1.0"

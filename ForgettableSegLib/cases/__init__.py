@@ -1,0 +1,1 @@
+"""Cases: files and geometry, case lists, validation, preprocessing and split."""

@@ -1,0 +1,1 @@
+"""Measures of segmentation quality, their statistics and reports."""

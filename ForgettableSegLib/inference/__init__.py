@@ -1,0 +1,1 @@
+"""Segmenting cases and mapping what is hard in them."""

@@ -1,0 +1,1 @@
+"""Model packages: written, read, verified, installed and removed."""

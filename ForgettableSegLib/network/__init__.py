@@ -1,0 +1,1 @@
+"""The U-Net and the text-guided fusion at its bottleneck."""

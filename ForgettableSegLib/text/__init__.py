@@ -1,0 +1,1 @@
+"""Text prompts and their embeddings."""
