@@ -1,0 +1,321 @@
+"""What each job is asked with: one frozen dataclass a job, checked before anything is read or computed.
+
+Standard library only, for Slicer imports it in its own process.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
+from types import UnionType
+from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
+
+from ..errors import ErrorCode, ForgettableSegError
+from .arguments import (
+    Cases,
+    Convention,
+    Device,
+    FileFormat,
+    Flag,
+    ModelAction,
+    Region,
+    Settings,
+    TaskSource,
+    Text,
+)
+from .protocol import plain
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What all requests share: made from JSON, turned into JSON, checked field by field."""
+
+    job: ClassVar[str] = ""
+
+    @classmethod
+    def from_dict(cls, arguments: Mapping[str, Any]) -> Self:
+        """Make the request from plain JSON.
+
+        Raises:
+            ForgettableSegError: REQUEST_INVALID, naming the argument that is unknown, missing or wrong.
+        """
+        known = {each.name: each for each in fields(cls)}
+        for name in arguments:
+            if name not in known:
+                near = difflib.get_close_matches(str(name), known, n=1)
+                hint = f"Did you mean '{near[0]}'?" if near else f"It takes {', '.join(known)}."
+                raise _refused(f"The job '{cls.job}' has no argument '{name}'.", hint)
+        for name, each in known.items():
+            if name not in arguments and each.default is MISSING and each.default_factory is MISSING:
+                raise _refused(f"The job '{cls.job}' needs the argument '{name}'.")
+        request = cls(**{name: _frozen(value) for name, value in arguments.items()})
+        valid, reason = request.is_valid()
+        if not valid:
+            raise _refused(reason)
+        return request
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the arguments as plain JSON."""
+        return {each.name: plain(getattr(self, each.name)) for each in fields(self)}
+
+    def is_valid(self) -> tuple[bool, str]:
+        """Return whether the job can start, and if not one sentence that says why."""
+        for name, hint in _hints(type(self)).items():
+            wrong = _wrong(hint, getattr(self, name))
+            if wrong:
+                return False, f"The argument '{name}' of the job '{self.job}' {wrong}."
+        reason = self._whole()
+        return not reason, reason
+
+    def _whole(self) -> str:
+        """Return what is wrong with the arguments taken together, or nothing."""
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentRequest(Request):
+    """Segment cases with a model.
+
+    Args:
+        model: name of an installed model, or path of a package.
+        output: folder that receives one subfolder a case and the summary.
+        cases: the cases, or a case list; or give ``input``.
+        input: an image file, a folder of them, a DICOM folder or a case list; or give ``cases``.
+        device: auto, cpu, mps, cuda or cuda:<number>.
+        heatmap: also write the two maps of estimated difficulty and the review.
+        probabilities: also write the class probabilities.
+        file_format: ending of the volumes written.
+        region: box of voxel indices [[x, y, z], [x, y, z]] (upper ends excluded) outside which is background, or None.
+    """
+
+    job: ClassVar[str] = "segment"
+    model: Text
+    output: Text
+    cases: Cases | None = None
+    input: Text | None = None
+    device: Device = "auto"
+    heatmap: Flag = True
+    probabilities: Flag = False
+    file_format: FileFormat = ".nrrd"
+    region: Region | None = None
+
+    def _whole(self) -> str:
+        if (self.cases is None) == (self.input is None):
+            return "The job 'segment' needs either the argument 'cases' or the argument 'input'."
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest(Request):
+    """Train a model from scratch.
+
+    Args:
+        cases: labelled cases, or a case list.
+        run: folder of the run, new or empty.
+        task: the task as JSON, a path of it, or None where the case list holds one.
+        settings: training settings by name; what is not named keeps the preset's value.
+        name: name of the model that comes out; the run folder's name where it is None.
+    """
+
+    job: ClassVar[str] = "train"
+    cases: Cases
+    run: Text
+    task: TaskSource | None = None
+    settings: Settings = field(default_factory=dict)
+    name: Text | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneRequest(TrainRequest):
+    """Go on training a model on other cases: the arguments of ``TrainRequest`` and the model to start from."""
+
+    job: ClassVar[str] = "finetune"
+    model: Text
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeRequest(Request):
+    """Go on with a run that was cancelled or cut off.
+
+    Args:
+        run: folder of the run.
+    """
+
+    job: ClassVar[str] = "resume"
+    run: Text
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRequest(Request):
+    """Compare segmentations with references: those of a folder, or those that a model makes now.
+
+    Args:
+        output: folder that receives the report.
+        predictions: folder of label maps; or give ``model`` and ``cases``.
+        references: folder of label maps, or a case list; with ``predictions``.
+        compare: a second folder of label maps, for a paired comparison; with ``predictions``.
+        model: name or path of the model; with ``cases``.
+        cases: labelled cases, or a case list; with ``model``.
+        task: the task as JSON, a path of it, or None where the references or the model hold one.
+        convention: how absent structures and distances are counted.
+        device: where the model runs.
+    """
+
+    job: ClassVar[str] = "evaluate"
+    output: Text
+    predictions: Text | None = None
+    references: Text | None = None
+    compare: Text | None = None
+    model: Text | None = None
+    cases: Cases | None = None
+    task: TaskSource | None = None
+    convention: Convention = "ours"
+    device: Device = "auto"
+
+    def _whole(self) -> str:
+        files = self.predictions is not None and self.references is not None
+        model = self.model is not None and self.cases is not None
+        given = [value for value in (self.predictions, self.references, self.model, self.cases) if value is not None]
+        if files == model or len(given) != 2:
+            return "The job 'evaluate' needs either 'predictions' and 'references', or 'model' and 'cases'."
+        if self.compare is not None and not files:
+            return "The job 'evaluate' takes 'compare' only together with 'predictions'."
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditRequest(Request):
+    """Show where labelled cases are hard for a model or labelled doubtfully: T1 to T4 and their sum.
+
+    Args:
+        model: name or path of the model.
+        cases: cases with a label (or reference) each, or a case list.
+        output: folder that receives one subfolder a case.
+        device: where the model runs.
+        file_format: ending of the volumes written.
+    """
+
+    job: ClassVar[str] = "audit"
+    model: Text
+    cases: Cases
+    output: Text
+    device: Device = "auto"
+    file_format: FileFormat = ".nrrd"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidateRequest(Request):
+    """Look for everything that would spoil a training on these cases.
+
+    Args:
+        cases: the cases, or a case list.
+        task: the task as JSON, a path of it, or None where the case list holds one.
+    """
+
+    job: ClassVar[str] = "validate"
+    cases: Cases
+    task: TaskSource | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelsRequest(Request):
+    """List, show, install, export or remove models.
+
+    Args:
+        action: list, show, install, export or remove.
+        name: which model, for show, export and remove.
+        path: the package to install, or the file or folder to export to.
+    """
+
+    job: ClassVar[str] = "models"
+    action: ModelAction
+    name: Text | None = None
+    path: Text | None = None
+
+    def _whole(self) -> str:
+        needs = {"show": ("name",), "install": ("path",), "export": ("name", "path"), "remove": ("name",)}
+        for argument in needs.get(self.action, ()):
+            if getattr(self, argument) is None:
+                return f"The job 'models' needs the argument '{argument}' for the action '{self.action}'."
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckRequest(Request):
+    """Say which packages, versions and devices there are, and compute for a moment on one of them.
+
+    Args:
+        device: where to compute.
+    """
+
+    job: ClassVar[str] = "check"
+    device: Device = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoRequest(Request):
+    """Run the demonstration.
+
+    Args:
+        output: folder that receives what it makes.
+        device: where to compute.
+    """
+
+    job: ClassVar[str] = "demo"
+    output: Text = "demo-output"
+    device: Device = "auto"
+
+
+REQUESTS: dict[str, type[Request]] = {
+    each.job: each
+    for each in (
+        SegmentRequest,
+        TrainRequest,
+        FinetuneRequest,
+        ResumeRequest,
+        EvaluateRequest,
+        AuditRequest,
+        ValidateRequest,
+        ModelsRequest,
+        CheckRequest,
+        DemoRequest,
+    )
+}
+"""The request of every job, by the job's name."""
+
+
+def make_request(job: str, arguments: Mapping[str, Any]) -> Request:
+    """Return the checked request of a job.
+
+    Raises:
+        ForgettableSegError: REQUEST_INVALID, if there is no such job or its arguments are wrong.
+    """
+    if job not in REQUESTS:
+        raise _refused(f"There is no job '{job[:60]}'; there are {', '.join(REQUESTS)}.")
+    return REQUESTS[job].from_dict(arguments)
+
+
+@cache
+def _hints(request: type[Request]) -> dict[str, Any]:
+    hints = get_type_hints(request, include_extras=True)
+    return {each.name: hints[each.name] for each in fields(request)}
+
+
+def _wrong(hint: Any, value: Any) -> str:
+    """Return what the check that ``hint`` carries says of ``value``."""
+    if get_origin(hint) in (Union, UnionType):
+        if value is None:
+            return ""
+        hint = next(part for part in get_args(hint) if part is not type(None))
+    (check,) = hint.__metadata__
+    return check(value)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
+
+
+def _refused(sentence: str, hint: str = "") -> ForgettableSegError:
+    return ForgettableSegError(ErrorCode.REQUEST_INVALID, sentence, hint=hint)
