@@ -21,10 +21,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import ErrorCode
-from .protocol import encode_request, parse_line
+from .protocol import FINAL_EVENTS, encode_request, parse_line
 
 Event = dict[str, Any]
-FINAL_EVENTS = frozenset({"done", "failed", "cancelled"})
 _LOG_LINES = 200
 _LINES_SHOWN = 30
 
@@ -124,6 +123,15 @@ class WorkerClient:
             self._send_first()
         return entry.id
 
+    def warm(self) -> None:
+        """Start the worker before there is a job, so that the first one need not wait for it.
+
+        Raises:
+            OSError: if the process cannot be started.
+        """
+        self._ensure_started()
+        self._transport.write(encode_request("warm"))
+
     def is_busy(self) -> bool:
         """Whether a job is running or waiting."""
         return bool(self._jobs)
@@ -169,7 +177,7 @@ class WorkerClient:
         """End the worker: politely, then by force. Jobs that have not ended hear `cancelled`."""
         self._generation += 1
         if self._transport.is_running():
-            self._transport.write(encode_request({"request": "shutdown", "id": ""}))
+            self._transport.write(encode_request("shutdown"))
             if not self._transport.wait(timeout_s):
                 self._transport.kill()
         jobs, self._jobs, self._sent = list(self._jobs), deque(), False
@@ -210,7 +218,7 @@ class WorkerClient:
         self._transport.start(on_line, on_exit)
 
     def _write(self, request: str, entry: _Job, **more: Any) -> None:
-        self._transport.write(encode_request({"request": request, "id": entry.id, **more}))
+        self._transport.write(encode_request(request, id=entry.id, **more))
 
     def _on_line(self, line: str) -> None:
         event = parse_line(line)
