@@ -66,9 +66,9 @@ def _cases(value: Any) -> str:
     for number, entry in enumerate(value, start=1):
         wrong = _case(entry)
         if wrong:
-            return f"are wrong at case {number}: {wrong}"
+            return f"is wrong at case {number}: {wrong}"
         if entry["id"] in seen:
-            return f"hold the id '{entry['id']}' twice"
+            return f"holds the id '{entry['id']}' twice"
         seen.add(entry["id"])
     return ""
 
