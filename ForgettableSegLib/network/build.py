@@ -1,0 +1,127 @@
+"""A network from plain arguments, so that a file needs to hold numbers only and never code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, NoReturn
+
+from torch import Tensor, nn
+
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.network.unet import TextGuidedUNet
+
+_MAX_LEVELS = 10
+_MAX_FEATURES = 4096
+_MAX_CHANNELS = 1024
+# What belongs to the classes and their texts; the rest of a network serves any classes.
+_CLASS_MODULES = ("fusion.text", "fusion.text_projection", "fusion.text_norm", "output")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkArguments:
+    """Everything needed to build a network again, as plain JSON values (see :class:`TextGuidedUNet`)."""
+
+    spatial_dims: int
+    in_channels: int
+    out_channels: int
+    features: tuple[int, ...]
+    fusion: str = "none"
+    text_shape: tuple[int, int] | None = None
+    text_learned: bool = False
+    num_heads: int = 4
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_number("spatial_dims", self.spatial_dims, 2, 3)
+        _check_number("in_channels", self.in_channels, 1, _MAX_CHANNELS)
+        _check_number("out_channels", self.out_channels, 2, _MAX_CHANNELS)
+        object.__setattr__(self, "features", _sequence("features", self.features))
+        if not 2 <= len(self.features) <= _MAX_LEVELS:
+            _reject("features", f"{len(self.features)} levels", f"2 to {_MAX_LEVELS} levels")
+        for value in self.features:
+            _check_number("features", value, 1, _MAX_FEATURES)
+        if self.text_shape is not None:
+            object.__setattr__(self, "text_shape", _sequence("text_shape", self.text_shape))
+            for value in self.text_shape:
+                _check_number("text_shape", value, 1, 65536)
+            if len(self.text_shape) != 2 or self.text_shape[0] != self.out_channels - 1:
+                _reject("text_shape", self.text_shape, f"({self.out_channels - 1} foreground classes, length)")
+        if not isinstance(self.text_learned, bool):
+            _reject("text_learned", self.text_learned, "true or false")
+        _check_number("num_heads", self.num_heads, 1, _MAX_FEATURES)
+        if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
+            _reject("dropout", self.dropout, "at least 0 and below 1")
+
+    @classmethod
+    def from_dict(cls, arguments: Mapping[str, Any]) -> NetworkArguments:
+        """Arguments as they stand in a settings file or a model package.
+
+        Raises:
+            ForgettableSegError: SETTING_INVALID, naming the argument that is unknown, missing or out of range.
+        """
+        known = {field.name for field in fields(cls)}
+        for name in arguments:
+            if name not in known:
+                _reject("network arguments", f"'{name}'", f"among {', '.join(sorted(known))}")
+        try:
+            return cls(**arguments)
+        except TypeError as error:
+            raise ForgettableSegError(ErrorCode.SETTING_INVALID, f"The network's arguments: {error}.") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values that :meth:`from_dict` takes back."""
+        plain = asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
+
+
+def build_network(arguments: Mapping[str, Any] | NetworkArguments) -> TextGuidedUNet:
+    """A network with new weights from its arguments.
+
+    Raises:
+        ForgettableSegError: SETTING_INVALID, naming the argument that is unknown, missing or out of range.
+    """
+    if not isinstance(arguments, NetworkArguments):
+        arguments = NetworkArguments.from_dict(arguments)
+    return TextGuidedUNet(**{field.name: getattr(arguments, field.name) for field in fields(arguments)})
+
+
+def transfer_weights(source: nn.Module | Mapping[str, Tensor], target: nn.Module, *, same_classes: bool) -> list[str]:
+    """Start ``target`` from what ``source`` has learnt, as far as it fits.
+
+    Args:
+        source: a trained network or its state.
+        target: a new network; changed in place. Where the classes differ it keeps its own text embeddings, text
+            projection and output layer, and so does whatever has another shape.
+        same_classes: source and target segment the same classes, in the same order, with the same texts.
+
+    Returns:
+        Names of the modules (``output``, ``fusion.text_projection``, ...) that were not taken over.
+    """
+    weights = source.state_dict() if isinstance(source, nn.Module) else source
+    kept: dict[str, Tensor] = {}
+    new: list[str] = []
+    for name, value in target.state_dict().items():
+        of_classes = name.startswith(tuple(f"{module}." for module in _CLASS_MODULES)) or name in _CLASS_MODULES
+        found = weights.get(name)
+        if found is None or found.shape != value.shape or (of_classes and not same_classes):
+            new.append(name if name in _CLASS_MODULES else name.rpartition(".")[0])
+        else:
+            kept[name] = found
+    target.load_state_dict(kept, strict=False)
+    return list(dict.fromkeys(new))
+
+
+def _sequence(name: str, value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        _reject(name, value, "a list of numbers")
+    return tuple(value)
+
+
+def _check_number(name: str, value: Any, lowest: int, highest: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+        _reject(name, value, f"a whole number from {lowest} to {highest}")
+
+
+def _reject(name: str, value: Any, wanted: str) -> NoReturn:
+    raise ForgettableSegError(ErrorCode.SETTING_INVALID, f"{name} is {value}, but it must be {wanted}.")

@@ -1,0 +1,125 @@
+"""The segmentation network: a U-Net of MONAI's blocks with the text-guided fusion at its bottleneck."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from monai.networks.nets.basic_unet import Down, TwoConv, UpCat
+from torch import Tensor, nn
+
+from ForgettableSegLib.network.fusion import TextGuidedFusion
+
+_ACTIVATION = ("LeakyReLU", {"negative_slope": 0.01, "inplace": True})
+_NORM = ("instance", {"affine": True})
+
+
+class TextGuidedUNet(nn.Module):
+    """U-Net in 2D or 3D; any input size.
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: channels of the image.
+        out_channels: C, classes including background.
+        features: channels of each level from full resolution down to the bottleneck; 2 levels or more.
+        fusion: mode of :class:`TextGuidedFusion`.
+        text_shape: (C-1, L); None only where fusion is ``none``.
+        text_learned: text is a parameter.
+        num_heads: heads of the fusion; divides ``features[-1]``.
+        dropout: probability in every convolution block.
+
+    Raises:
+        ForgettableSegError: SETTING_INVALID from the fusion; the other values are checked by ``build_network``.
+    """
+
+    def __init__(
+        self,
+        *,
+        spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        features: Sequence[int],
+        fusion: str = "none",
+        text_shape: Sequence[int] | None = None,
+        text_learned: bool = False,
+        num_heads: int = 4,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.spatial_dims = spatial_dims
+        self.feature_size = features[0]
+        self.size_divisor = 2 ** (len(features) - 1)
+        # A bias before a normalisation is taken out again by it.
+        common = {"act": _ACTIVATION, "norm": _NORM, "bias": False, "dropout": dropout}
+        pairs = list(pairwise(features))
+        self.stem = TwoConv(spatial_dims, in_channels, features[0], **common)
+        self.down = nn.ModuleList(Down(spatial_dims, upper, lower, **common) for upper, lower in pairs)
+        self.up = nn.ModuleList(
+            # The upsampled map gets half of its channels, unless that is fewer than the map it is joined with.
+            UpCat(spatial_dims, lower, upper, upper, **common, halves=lower // 2 >= upper, is_pad=False)
+            for upper, lower in reversed(pairs)
+        )
+        convolution = nn.Conv2d if spatial_dims == 2 else nn.Conv3d
+        self.output = convolution(features[0], out_channels, kernel_size=1)
+        self.apply(_initialise)
+        # Last, so that the same seed gives every fusion mode the same U-Net.
+        self.fusion = TextGuidedFusion(
+            mode=fusion,
+            spatial_dims=spatial_dims,
+            channels=features[-1],
+            text_shape=text_shape,
+            num_heads=num_heads,
+            text_learned=text_learned,
+        )
+
+    def set_text(self, vectors: Tensor) -> None:
+        """Put the text embeddings [C-1, L] in place (nothing to do where fusion is ``none``)."""
+        self.fusion.set_text(vectors)
+
+    def encode(self, image: Tensor) -> list[Tensor]:
+        """Feature maps of the padded image [B, in_channels, *S], from full resolution to the bottleneck f_visual."""
+        maps = [self.stem(self._pad(image))]
+        for down in self.down:
+            maps.append(down(maps[-1]))
+        return maps
+
+    def decode(self, maps: Sequence[Tensor]) -> Tensor:
+        """Fuse the bottleneck with the text and come back to full resolution: [B, feature_size, *padded S]."""
+        decoded = self.fusion(maps[-1])
+        for up, skip in zip(self.up, reversed(maps[:-1]), strict=True):
+            decoded = up(decoded, skip)
+        return decoded
+
+    def forward_with_features(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits z [B, C, *S] and the penultimate features [B, feature_size, *S] they are made from."""
+        crop = (..., *(slice(0, n) for n in image.shape[2:]))
+        features = self.decode(self.encode(image))
+        return self.output(features)[crop], features[crop]
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Image [B, in_channels, *S] to logits z [B, C, *S]."""
+        return self.forward_with_features(image)[0]
+
+    def _pad(self, image: Tensor) -> Tensor:
+        """Repeat the far border until every axis can be halved at every level.
+
+        An instance norm needs more than one voxel, so the bottleneck is given two along its last axis where it would
+        have one.
+        """
+        target = [math.ceil(n / self.size_divisor) * self.size_divisor for n in image.shape[2:]]
+        if all(n == self.size_divisor for n in target):
+            target[-1] *= 2
+        missing = [wanted - n for wanted, n in zip(target, image.shape[2:], strict=True)]
+        if not any(missing):
+            return image
+        return nn.functional.pad(image, [p for n in reversed(missing) for p in (0, n)], mode="replicate")
+
+
+def _initialise(module: nn.Module) -> None:
+    """He initialisation of the convolutions, as for nnU-Net, whose optimiser settings are used here too."""
+    if isinstance(module, torch.nn.modules.conv._ConvNd):
+        nn.init.kaiming_normal_(module.weight, a=_ACTIVATION[1]["negative_slope"])
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
