@@ -123,20 +123,26 @@ def parse_line(line: str | bytes) -> dict[str, Any] | None:
     return event if isinstance(event, dict) and event.get("event") in EVENT_FIELDS else None
 
 
-def encode_request(request: Mapping[str, Any]) -> str:
-    """Return the request as one line with its end.
+def encode_request(request: str, *, id: str = "", job: str = "", arguments: Mapping[str, Any] | None = None) -> str:
+    """Return a request to the worker as one line with its end.
 
     Args:
-        request: the fields of ``WorkerRequest``; only ``request`` is needed by every kind.
+        request: one of ``REQUEST_KINDS``.
+        id: the client's name for the job.
+        job: which job, for ``request="job"``.
+        arguments: the job's arguments, for ``request="job"``.
 
     Raises:
         ValueError: if the kind of request is unknown.
         TypeError: if a value cannot be carried by JSON.
     """
-    if request.get("request") not in REQUEST_KINDS:
-        msg = f"There is no request '{request.get('request')}'."
+    if request not in REQUEST_KINDS:
+        msg = f"There is no request '{request}'."
         raise ValueError(msg)
-    return json.dumps(plain(request), allow_nan=False) + "\n"
+    content: dict[str, Any] = {"request": request, "id": id}
+    if request == "job":
+        content |= {"job": job, "arguments": plain(arguments or {})}
+    return json.dumps(content, allow_nan=False) + "\n"
 
 
 def parse_request(line: str | bytes) -> WorkerRequest:
