@@ -194,7 +194,7 @@ def prepare(extras: tuple[str, ...]) -> Path:
             requirement = f"{ROOT}[{','.join(wanted)}]"
             command = [*pip, "install", "--no-input", "--disable-pip-version-check"]
             command += ["--constraint", str(CONSTRAINTS), "--editable", requirement]
-            run_logged(command, folder / "pip.log", "The requirements could not be installed; is there a network?")
+            run_logged(command, folder / "pip.log", "The requirements could not be installed; pip says why:")
         (folder / "installed.json").write_text(json.dumps({"extras": wanted}) + "\n", encoding="utf-8")
     return python
 
