@@ -1,4 +1,4 @@
-"""ForgettableSeg: text-guided segmentation of medical images, fine-tuned on the hard samples of the user's own cases."""
+"""ForgettableSeg: text-guided segmentation of medical images, fine-tuned on the hard samples of a user's cases."""
 
 from __future__ import annotations
 

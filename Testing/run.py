@@ -126,7 +126,7 @@ def run_logged(command: list[str], log: Path, failure: str) -> None:
                     code = process.wait(timeout=HEARTBEAT_SECONDS)
                     break
                 except subprocess.TimeoutExpired:
-                    say(f"   still at it after {time.monotonic() - begin:.0f} s: {last_lines(log, 1)[:100].strip()}")
+                    say(f"   still at it after {time.monotonic() - begin:.0f} s")
         except BaseException:
             process.kill()
             process.wait()

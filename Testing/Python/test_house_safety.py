@@ -10,7 +10,10 @@ from house import LIBRARY, SLICER_SIDE, imports_of, python_files, tree_of
 
 UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
 # Files that may read environment variables, each with the reason.
-ENVIRONMENT_READERS: dict[str, str] = {}
+ENVIRONMENT_READERS = {
+    "ForgettableSegLib/jobs/client.py": "hands its own variables on to the worker that it starts",
+    "ForgettableSegLib/training/distributed.py": "torchrun tells each process its rank in LOCAL_RANK",
+}
 
 
 def dotted(node: ast.AST) -> str:
