@@ -67,7 +67,8 @@ def no_ensurepip(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def installed(python: Path) -> str:
     """What the tiny project says when the environment's Python imports it."""
-    result = subprocess.run([python, "-c", "import tiny; print(tiny.VALUE)"], capture_output=True, text=True, check=True)
+    command = [python, "-c", "import tiny; print(tiny.VALUE)"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
     return result.stdout.strip()
 
 
