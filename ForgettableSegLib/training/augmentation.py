@@ -1,0 +1,141 @@
+"""Random changes of a batch of patches, all of the batch at once on its device.
+
+The four intensity changes are the paper's (gamma, Gaussian noise, Gaussian blur, brightness); their magnitudes and
+probabilities, which the paper does not state, are nnU-Net's. Rotation and scaling are optional.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+from ForgettableSegLib.training.losses import IGNORE_LABEL
+
+NOISE_PROBABILITY, NOISE_SIGMA = 0.10, (0.0, 0.32)
+BLUR_PROBABILITY, BLUR_SIGMA = 0.20, (0.5, 1.0)
+BRIGHTNESS_PROBABILITY, BRIGHTNESS_FACTOR = 0.15, (0.75, 1.25)
+GAMMA_PROBABILITY, GAMMA_EXPONENT = 0.30, (0.7, 1.5)
+SPATIAL_PROBABILITY, ROTATION_RADIANS, SCALE_FACTOR = 0.50, math.radians(15), (0.85, 1.18)
+
+
+class Augmentation:
+    """Draws and applies random changes; the same seed gives the same changes on any device.
+
+    Args:
+        intensity: apply the four intensity changes.
+        spatial: rotate and scale as well.
+    """
+
+    def __init__(self, *, intensity: bool, spatial: bool) -> None:
+        self.intensity = intensity
+        self.spatial = spatial
+
+    def __call__(self, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+        """Change a batch.
+
+        Args:
+            images: (B, C, *S), float32.
+            labels: (B, *S), uint8; 255 is no label.
+            seed: decides all draws.
+
+        Returns:
+            Images and labels of the same shapes. Voxels that a rotation brings in from outside get label 255.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        if self.spatial:
+            images, labels = self._rotate_and_scale(images, labels, generator)
+        if self.intensity:
+            images = blur(images, self._draw(images, BLUR_PROBABILITY, BLUR_SIGMA, 0.0, generator))
+            images = images * self._draw(images, BRIGHTNESS_PROBABILITY, BRIGHTNESS_FACTOR, 1.0, generator)
+            images = gamma(images, self._draw(images, GAMMA_PROBABILITY, GAMMA_EXPONENT, 1.0, generator))
+            sigma = self._draw(images, NOISE_PROBABILITY, NOISE_SIGMA, 0.0, generator)
+            noise = torch.randn(images.shape, generator=generator).to(images.device)
+            images = images + sigma * noise
+        return images, labels
+
+    @staticmethod
+    def _draw(
+        images: Tensor, probability: float, bounds: tuple[float, float], identity: float, generator: torch.Generator
+    ) -> Tensor:
+        """One value a sample, `identity` for samples left alone; shaped to multiply the images."""
+        size = len(images)
+        values = torch.empty(size).uniform_(*bounds, generator=generator)
+        untouched = torch.rand(size, generator=generator) >= probability
+        return values.masked_fill_(untouched, identity).to(images.device).view(-1, *[1] * (images.ndim - 1))
+
+    def _rotate_and_scale(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        size, dims = len(images), images.ndim - 2
+        scale = self._draw(images, SPATIAL_PROBABILITY, SCALE_FACTOR, 1.0, generator).flatten()
+        bounds = (-ROTATION_RADIANS, ROTATION_RADIANS)
+        angles = [
+            self._draw(images, SPATIAL_PROBABILITY, bounds, 0.0, generator).flatten()
+            for _ in range(1 if dims == 2 else 3)
+        ]
+        matrix = torch.eye(dims, device=images.device).repeat(size, 1, 1) * scale[:, None, None]
+        for (first, second), angle in zip(((0, 1), (0, 2), (1, 2)), angles, strict=False):
+            turn = torch.eye(dims, device=images.device).repeat(size, 1, 1)
+            turn[:, first, first] = turn[:, second, second] = angle.cos()
+            turn[:, first, second], turn[:, second, first] = -angle.sin(), angle.sin()
+            matrix = turn @ matrix
+        # affine_grid works in coordinates of -1..1 an axis (x first): a rotation must know the patch's aspect ratio.
+        half = torch.tensor([float(n) for n in reversed(images.shape[2:])], device=images.device)
+        matrix = matrix * half[None, None, :] / half[None, :, None]
+        theta = torch.cat([matrix, torch.zeros(size, dims, 1, device=images.device)], dim=2)
+        grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
+        turned = functional.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+        # Shifted so that what comes in from outside (zero) is "no label".
+        shifted = labels[:, None].to(images.dtype) - IGNORE_LABEL
+        moved = functional.grid_sample(shifted, grid, mode="nearest", padding_mode="zeros", align_corners=False)
+        return turned, (moved[:, 0] + IGNORE_LABEL).round().to(labels.dtype)
+
+
+def gamma(images: Tensor, exponent: Tensor) -> Tensor:
+    """Raise each channel, scaled to 0..1 over its patch, to a power, and scale it back.
+
+    Args:
+        images: (B, C, *S).
+        exponent: (B, 1, ...); 1 leaves a sample as it is.
+
+    Returns:
+        (B, C, *S).
+    """
+    voxels = tuple(range(2, images.ndim))
+    low, high = images.amin(voxels, keepdim=True), images.amax(voxels, keepdim=True)
+    extent = (high - low).clamp(min=1e-7)
+    return torch.where(exponent == 1, images, ((images - low) / extent) ** exponent * extent + low)
+
+
+def blur(images: Tensor, sigma: Tensor) -> Tensor:
+    """Gaussian blur with a width of its own for each sample.
+
+    Args:
+        images: (B, C, *S).
+        sigma: (B, 1, ...) in voxels; 0 leaves a sample as it is.
+
+    Returns:
+        (B, C, *S).
+    """
+    touched = (sigma.flatten() > 0).nonzero().flatten()
+    if not len(touched):
+        return images
+    part = images[touched]
+    size, channels = part.shape[:2]
+    radius = math.ceil(3 * BLUR_SIGMA[1])
+    offsets = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
+    kernels = torch.exp(-0.5 * (offsets / sigma.flatten()[touched, None]) ** 2)
+    kernels = (kernels / kernels.sum(1, keepdim=True)).repeat_interleave(channels, 0)[:, None]
+    dims = images.ndim - 2
+    convolve = functional.conv2d if dims == 2 else functional.conv3d
+    flat = part.reshape(1, size * channels, *part.shape[2:])
+    for axis in range(dims):
+        shape = [size * channels, 1, *[1] * dims]
+        shape[2 + axis] = len(offsets)
+        padding = [0] * (2 * dims)
+        # F.pad counts axes from the last.
+        padding[2 * (dims - 1 - axis) : 2 * (dims - axis)] = [radius, radius]
+        padded = functional.pad(flat, padding, mode="replicate")
+        flat = convolve(padded, kernels.reshape(shape), groups=size * channels)
+    return images.index_copy(0, touched, flat.reshape(part.shape))

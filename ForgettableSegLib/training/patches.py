@@ -1,0 +1,227 @@
+"""Patches of prepared cases: which to take in an iteration, and reading them.
+
+What an iteration draws depends on the seed and the iteration's number alone, so a resumed run needs no loader state,
+and the ranks of a distributed run share one global batch without talking to each other.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ForgettableSegLib.cases.cache import PreparedCase
+from ForgettableSegLib.training.losses import IGNORE_LABEL
+
+# After so many batches the pages of the memory-mapped arrays are given back, so that resident memory does not grow with
+# the number of cases.
+RELEASE_EVERY = 20
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Patches with what identifies them.
+
+    Args:
+        images: (B, Ch, *patch), float32.
+        labels: (B, *patch), uint8, 255 where there is no label.
+        references: (B, 4), int64: case, and the corner (slice, row, column) of the patch, negative where it is padded.
+        ids: (B,), int64: number of the training slice at the patch's centre, over all cases.
+    """
+
+    images: Tensor
+    labels: Tensor
+    references: Tensor
+    ids: Tensor
+
+    def part(self, first: int, last: int) -> Batch:
+        """Samples `first` to `last` of the batch."""
+        return Batch(
+            self.images[first:last], self.labels[first:last], self.references[first:last], self.ids[first:last]
+        )
+
+
+class PatchReader:
+    """Reads patches of prepared cases by reference.
+
+    Args:
+        cases: the training cases.
+        patch_size: voxels an axis, two or three numbers; two mean patches of one slice.
+    """
+
+    def __init__(self, cases: Sequence[PreparedCase], patch_size: Sequence[int]) -> None:
+        self.cases = list(cases)
+        self.is_2d = len(patch_size) == 2
+        self.patch_shape = (1, *patch_size) if self.is_2d else tuple(patch_size)
+        self.shapes = np.array([case.label.shape for case in self.cases], dtype=np.int64)
+        self.first_slice = np.concatenate([[0], np.cumsum(self.shapes[:, 0])])
+        self._reads = 0
+        self._lock = threading.Lock()
+
+    @property
+    def num_slices(self) -> int:
+        """Slices of all cases: ids run from 0 to this number."""
+        return int(self.first_slice[-1])
+
+    def locate(self, slice_id: int) -> tuple[int, int]:
+        """Case number and slice of an id."""
+        case = int(np.searchsorted(self.first_slice, slice_id, side="right")) - 1
+        return case, int(slice_id - self.first_slice[case])
+
+    def read(self, references: Tensor) -> Batch:
+        """Read patches.
+
+        Args:
+            references: (B, 4), int64, see `Batch`.
+
+        Returns:
+            The batch, in memory that is its own. Outside the case images are 0 and labels 255.
+        """
+        size, channels = len(references), self.cases[0].image.shape[0]
+        images = np.zeros((size, channels, *self.patch_shape), dtype=np.float32)
+        labels = np.full((size, *self.patch_shape), IGNORE_LABEL, dtype=np.uint8)
+        corners = references.numpy()
+        for row, (number, *corner) in enumerate(corners.tolist()):
+            case = self.cases[number]
+            source, target = [], []
+            for start, length, extent in zip(corner, self.patch_shape, case.label.shape, strict=True):
+                first, last = max(start, 0), min(start + length, extent)
+                source.append(slice(first, last))
+                target.append(slice(first - start, last - start))
+            images[(row, slice(None), *target)] = case.image[(slice(None), *source)]
+            labels[(row, *target)] = case.label[tuple(source)]
+        self._give_pages_back()
+        # In 3D the slice at the patch's centre; the corner may be negative there, the centre not.
+        centre = np.clip(corners[:, 1] + self.patch_shape[0] // 2, 0, self.shapes[corners[:, 0], 0] - 1)
+        ids = torch.from_numpy(self.first_slice[corners[:, 0]] + centre)
+        if self.is_2d:
+            images, labels = images[:, :, 0], labels[:, 0]
+        return Batch(torch.from_numpy(images), torch.from_numpy(labels), references, ids)
+
+    def _give_pages_back(self) -> None:
+        with self._lock:
+            self._reads += 1
+            if self._reads % RELEASE_EVERY == 0:
+                for case in self.cases:
+                    case.release()
+
+
+class PatchSampler:
+    """Decides which patches an iteration draws.
+
+    Args:
+        reader: the patches' source.
+        batch_size: patches an iteration, over all ranks.
+        foreground_share: share of them that is centred on a voxel of a class drawn evenly among those of its case.
+        seed: with the iteration's number, decides all draws.
+        rank, world_size: this process's share of the batch.
+    """
+
+    def __init__(
+        self,
+        reader: PatchReader,
+        *,
+        batch_size: int,
+        foreground_share: float,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.reader = reader
+        self.batch_size = batch_size
+        self.foreground_share = foreground_share
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+
+    @property
+    def iterations_per_epoch(self) -> int:
+        """Iterations that draw as many patches as there are slices (2D) or patch volumes (3D)."""
+        depth = self.reader.patch_shape[0]
+        patches = sum(-(-int(n) // depth) for n in self.reader.shapes[:, 0])
+        return max(1, -(-patches // self.batch_size))
+
+    def references(self, iteration: int) -> Tensor:
+        """The patches of this rank in an iteration, (B / world_size, 4)."""
+        generator = np.random.default_rng([self.seed, iteration])
+        shapes = self.reader.shapes
+        # Even over slices in 2D, over cases in 3D; the foreground share first, evenly over the cases.
+        on_foreground = generator.random(self.batch_size) < self.foreground_share
+        if self.reader.is_2d:
+            drawn = generator.integers(self.reader.num_slices, size=self.batch_size)
+            cases = np.searchsorted(self.reader.first_slice, drawn, side="right") - 1
+            slices = drawn - self.reader.first_slice[cases]
+        else:
+            cases = generator.integers(len(shapes), size=self.batch_size)
+            slices = np.zeros(self.batch_size, dtype=np.int64)
+        foreground_cases = generator.integers(len(shapes), size=self.batch_size)
+        choices = generator.random((self.batch_size, 2))
+        offsets = generator.random((self.batch_size, 3))
+        rows = []
+        for sample in range(self.rank, self.batch_size, self.world_size):
+            case, centre = int(cases[sample]), None
+            if on_foreground[sample]:
+                centre = self._foreground_voxel(int(foreground_cases[sample]), *choices[sample])
+                # A case without foreground leaves the draw over all slices as it is.
+                case = case if centre is None else int(foreground_cases[sample])
+            rows.append([case, *self._corner(case, int(slices[sample]), centre, offsets[sample])])
+        return torch.tensor(rows, dtype=torch.int64).reshape(-1, 4)
+
+    def _foreground_voxel(self, case: int, class_choice: float, voxel_choice: float) -> np.ndarray | None:
+        """A voxel of a class of the case; None if the case has no foreground."""
+        voxels = self.reader.cases[case].foreground
+        present = sorted(label for label, coordinates in voxels.items() if len(coordinates))
+        if not present:
+            return None
+        coordinates = voxels[present[int(class_choice * len(present))]]
+        return np.asarray(coordinates[int(voxel_choice * len(coordinates))])
+
+    def _corner(self, case: int, slice_index: int, centre: np.ndarray | None, offsets: np.ndarray) -> list[int]:
+        """Corner of a patch inside the case; a patch larger than the case is centred on it."""
+        corner = []
+        for axis, (extent, length) in enumerate(
+            zip(self.reader.shapes[case].tolist(), self.reader.patch_shape, strict=True)
+        ):
+            room = extent - length
+            if room <= 0 and length > 1:
+                corner.append(-(-room // 2))
+            elif axis == 0 and self.reader.is_2d and centre is None:
+                corner.append(slice_index)
+            elif centre is not None:
+                # Not always in the middle of the patch: shifted by up to a quarter of it.
+                shift = (offsets[axis] - 0.5) * length / 2
+                corner.append(int(np.clip(round(centre[axis] - length // 2 + shift * (length > 1)), 0, max(room, 0))))
+            else:
+                corner.append(int(offsets[axis] * (room + 1)))
+        return corner
+
+
+class Prefetcher:
+    """Reads the batch of the next iteration in a thread while the current one is computed on.
+
+    Args:
+        reader: the patches' source.
+        sampler: which patches to read.
+    """
+
+    def __init__(self, reader: PatchReader, sampler: PatchSampler) -> None:
+        self._reader = reader
+        self._sampler = sampler
+
+    def batches(self, first: int, last: int) -> Iterator[tuple[int, Batch]]:
+        """Iterations `first` to `last` (not included) with their batches, in order."""
+
+        def load(iteration: int) -> Batch:
+            return self._reader.read(self._sampler.references(iteration))
+
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="patches") as pool:
+            coming = pool.submit(load, first) if first < last else None
+            for iteration in range(first, last):
+                batch = coming.result()
+                coming = pool.submit(load, iteration + 1) if iteration + 1 < last else None
+                yield iteration, batch

@@ -1,0 +1,159 @@
+"""What a run tells while it goes on: events to whoever listens, and the files of the run folder."""
+
+from __future__ import annotations
+
+import csv
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+
+class Listener(Protocol):
+    """Who follows a run (a job's context is one)."""
+
+    def metric(self, name: str, iteration: int, values: Mapping[str, Any]) -> None:
+        """Numbers to be plotted."""
+
+    def progress(self, phase: str, step: float, of: float, *, case: str | None = None) -> None:
+        """How far a phase has come."""
+
+    def log(self, text: str) -> None:
+        """What goes on."""
+
+    def warning(self, text: str, *, case: str | None = None) -> None:
+        """What the user should know although the run goes on."""
+
+    def artifact(self, kind: str, path: Path | str, *, case: str | None = None) -> None:
+        """A file that is complete."""
+
+    def case_failed(self, case: str, error: BaseException) -> None:
+        """A case that could not be used."""
+
+    def check_cancelled(self) -> None:
+        """A safe point: raises Cancelled if the run is to stop."""
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the run is to stop."""
+
+
+HISTORY_COLUMNS = (
+    "iteration",
+    "learning_rate",
+    "loss",
+    "main_loss",
+    "replay_loss",
+    "T1",
+    "T2",
+    "T3",
+    "T4",
+    "score",
+    "admitted",
+    "suspects",
+    "bank_size",
+    "replays",
+    "validation_dice",
+)
+
+# Events of every iteration would only fill the pipe: a curve needs a point now and then.
+METRIC_INTERVAL_S = 0.25
+
+
+class Recorder:
+    """Tells the listener and writes log.jsonl and history.csv; on ranks other than 0 it is silent.
+
+    Args:
+        listener: who follows the run.
+        folder: the run folder.
+        is_main: whether this process speaks for the run.
+    """
+
+    def __init__(self, listener: Listener, folder: Path, *, is_main: bool = True) -> None:
+        self.listener = listener
+        self.folder = folder
+        self.is_main = is_main
+        self._rows: list[dict[str, Any]] = []
+        self._last_sent = 0.0
+
+    def metric(self, name: str, iteration: int, values: Mapping[str, Any]) -> None:
+        """Send numbers to be plotted, and log them."""
+        if self.is_main:
+            self.listener.metric(name, iteration, values)
+            self._append({"event": "metric", "name": name, "iteration": iteration, "values": dict(values)})
+
+    def warning(self, text: str) -> None:
+        """Warn, and log it."""
+        if self.is_main:
+            self.listener.warning(text)
+            self._append({"event": "warning", "text": text})
+
+    def log(self, text: str) -> None:
+        """Tell and log what goes on."""
+        if self.is_main:
+            self.listener.log(text)
+            self._append({"event": "log", "text": text})
+
+    def progress(self, phase: str, step: float, of: float) -> None:
+        """Tell how far a phase has come."""
+        if self.is_main:
+            self.listener.progress(phase, step, of)
+
+    def iteration(self, row: Mapping[str, float], *, replays: int, capacity: int) -> None:
+        """Keep the numbers of an iteration, and send them if the last were sent long enough ago.
+
+        Args:
+            row: the columns of `HISTORY_COLUMNS`.
+            replays: samples replayed so far.
+            capacity: of the bank.
+        """
+        if not self.is_main:
+            return
+        self._rows.append({**row, "replays": replays})
+        now = time.monotonic()
+        if now - self._last_sent < METRIC_INTERVAL_S and "validation_dice" not in row:
+            return
+        self._last_sent = now
+        iteration = int(row["iteration"])
+        losses = {"total": row["loss"], "main": row["main_loss"], "replay": row.get("replay_loss")}
+        self.metric("loss", iteration, {name: value for name, value in losses.items() if value is not None})
+        if "score" in row:
+            self.metric("scores", iteration, {name: row[name] for name in ("T1", "T2", "T3", "T4", "score")})
+        if "bank_size" in row:
+            bank = {"size": row["bank_size"], "capacity": capacity, "replays": replays}
+            self.metric("bank", iteration, {**bank, "admitted": row["admitted"], "suspects": row["suspects"]})
+
+    def flush(self) -> None:
+        """Write the rows kept so far to history.csv."""
+        if not self.is_main or not self._rows:
+            return
+        path = self.folder / "history.csv"
+        is_new = not path.exists()
+        with path.open("a", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, HISTORY_COLUMNS, restval="")
+            if is_new:
+                writer.writeheader()
+            writer.writerows(self._rows)
+        self._rows.clear()
+
+    def rewind(self, iteration: int) -> None:
+        """Drop what history.csv tells of iterations that a resumed run does again."""
+        path = self.folder / "history.csv"
+        if not self.is_main or not path.exists():
+            return
+        with path.open(newline="", encoding="utf-8") as stream:
+            # A kill can leave half a line at the end: whatever does not read as a row is dropped too.
+            rows = [row for row in csv.DictReader(stream) if (row["iteration"] or "").isdigit() and row["loss"]]
+        kept = [row for row in rows if int(row["iteration"]) < iteration]
+        temporary = path.with_suffix(".tmp")
+        with temporary.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, HISTORY_COLUMNS, restval="", extrasaction="ignore")
+            writer.writeheader()
+            writer.writerows(kept)
+        temporary.replace(path)
+
+    def _append(self, event: Mapping[str, Any]) -> None:
+        line = json.dumps({**event, "time": round(time.time(), 3)})
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(line + "\n")

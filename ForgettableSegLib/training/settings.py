@@ -1,0 +1,261 @@
+"""Training settings and the two presets.
+
+`paper` follows the paper's text wherever the text is defined; `recommended` keeps the same three modules and repairs
+what the literal text leaves broken. Every difference between the two is one setting.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "preset": ("recommended", "paper"),
+    "loss": ("dice_ce", "ce"),
+    "fusion": ("residual", "visual_query", "literal", "none"),
+    "text": ("auto", "open_clip", "file", "onehot", "random", "learned"),
+    "score_mode": ("bounded", "zscore", "paper"),
+    "score_reduce": ("class", "pixel"),
+    "score_features": ("logits", "penultimate"),
+    "selection": ("score", "loss", "random", "foreground", "T1", "T2", "T3", "T4"),
+    "admission": ("band", "topk", "forgetting"),
+    "replacement": ("random", "fifo", "score"),
+    "store": ("reference", "patch"),
+}
+
+# (lowest, highest) allowed value, both included; None is unbounded.
+RANGES: dict[str, tuple[float | None, float | None]] = {
+    "batch_size": (1, None),
+    "iterations": (1, None),
+    "epochs": (1, None),
+    "minutes": (0.01, None),
+    "learning_rate": (1e-8, 10),
+    "momentum": (0, 0.9999),
+    "weight_decay": (0, 1),
+    "gradient_clip": (0.001, None),
+    "score_eps": (1e-12, None),
+    "prototype_beta": (0, 0.99999),
+    "prototype_min_count": (0, None),
+    "rho": (0.001, 1),
+    "bank_batches": (1, 1000),
+    "replay_every": (1, None),
+    "replay_weight": (0, 100),
+    "foreground_oversampling": (0, 1),
+    "seed": (0, 2**31 - 1),
+    "validate_every": (1, None),
+    "checkpoint_every": (1, None),
+    "num_heads": (1, 64),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """Everything that decides a training run, besides its cases and its task.
+
+    Args:
+        preset: the preset that the other values started from.
+        spatial_dims: 2 (slices, as in the paper) or 3 (patches of the volume).
+        patch_size: voxels, one number an axis of the patch; None takes the median slice, in multiples of 16 up to 256.
+        slice_axis: 0 axial, 1 coronal, 2 sagittal; None takes the axis of the largest spacing, else axial.
+        isotropic: resample to one spacing on all axes (the paper) instead of the median of each axis.
+        features: channels of each level of the U-Net.
+        batch_size: patches an iteration, over all ranks together (B).
+        iterations, epochs, minutes: the length; minutes wins over epochs, epochs over iterations. An epoch is as many
+            iterations as it takes to draw every training slice (2D) once on average.
+        learning_rate, momentum, weight_decay, gradient_clip: SGD with Nesterov momentum, poly schedule (1 - t/T)^0.9.
+        loss: cross-entropy, or cross-entropy plus soft Dice over the batch.
+        tgf, pbs, fsb: text-guided fusion, prototype-based scoring, forgettable sample bank: each on or off.
+        fusion, num_heads: how text meets the image, see `TextGuidedFusion`.
+        text, text_model, text_pretrained, text_path, prompt_template: where the text embeddings come from.
+        score_mode, score_reduce, score_eps, score_features: see `difficulty_scores`.
+        prototype_beta, prototype_warm_up, prototype_min_count: see `Prototypes`; nothing enters the bank before every
+            class was seen in `prototype_min_count` batches.
+        selection, admission, replacement, store, rescore: which samples enter the bank, and which leave it.
+        rho: share of a batch that is admitted (n_hard = B * rho, fractions carried over).
+        bank_batches: capacity of the bank in batches (P).
+        replay_every: iterations between replays (F); None takes `bank_batches`, as the paper's text does.
+        replay_weight: weight of the replay loss beside the main loss.
+        foreground_oversampling: share of the patches that is centred on a foreground voxel.
+        augmentation: gamma, noise, blur and brightness, as in the paper.
+        spatial_augmentation: random rotation and scaling as well.
+        split_ratios: training, validation and held-out cases.
+        seed: same seed, data and machine give the same model.
+        device: "auto", "cpu", "mps", "cuda" or "cuda:n".
+        mixed_precision: half precision where the device is a GPU; a CPU always runs float32.
+        validate_every: iterations between validations; None makes about ten of them in a run.
+        checkpoint_every: iterations between checkpoints.
+    """
+
+    preset: str = "recommended"
+    spatial_dims: int = 2
+    patch_size: tuple[int, ...] | None = None
+    slice_axis: int | None = None
+    isotropic: bool = False
+    features: tuple[int, ...] = (32, 32, 64, 128, 256)
+    batch_size: int = 32
+    iterations: int = 2000
+    epochs: int | None = None
+    minutes: float | None = None
+    learning_rate: float = 0.01
+    momentum: float = 0.95
+    weight_decay: float = 3e-5
+    gradient_clip: float = 12.0
+    loss: str = "dice_ce"
+    tgf: bool = True
+    pbs: bool = True
+    fsb: bool = True
+    fusion: str = "residual"
+    num_heads: int = 4
+    text: str = "auto"
+    text_model: str | None = None
+    text_pretrained: str | None = None
+    text_path: str | None = None
+    prompt_template: str | None = None
+    score_mode: str = "bounded"
+    score_reduce: str = "class"
+    score_eps: float = 1.0
+    score_features: str = "logits"
+    prototype_beta: float = 0.99
+    prototype_warm_up: bool = True
+    prototype_min_count: int = 10
+    selection: str = "score"
+    admission: str = "band"
+    replacement: str = "random"
+    store: str = "reference"
+    rescore: bool = True
+    rho: float = 0.1
+    bank_batches: int = 10
+    replay_every: int | None = None
+    replay_weight: float = 1.0
+    foreground_oversampling: float = 0.33
+    augmentation: bool = True
+    spatial_augmentation: bool = True
+    split_ratios: tuple[int, int, int] = (4, 1, 1)
+    seed: int = 0
+    device: str = "auto"
+    mixed_precision: bool = True
+    validate_every: int | None = None
+    checkpoint_every: int = 50
+
+    def __post_init__(self) -> None:
+        """Check every value.
+
+        Raises:
+            ForgettableSegError: SETTING_INVALID, naming the setting, its value and what is allowed.
+        """
+        for name, allowed in CHOICES.items():
+            if (value := getattr(self, name)) not in allowed:
+                _refuse(name, value, f"one of {', '.join(allowed)}")
+        for name, (lowest, highest) in RANGES.items():
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if (lowest is not None and value < lowest) or (highest is not None and value > highest):
+                _refuse(name, value, f"at least {lowest:g}" if highest is None else f"from {lowest:g} to {highest:g}")
+        if self.spatial_dims not in (2, 3):
+            _refuse("spatial_dims", self.spatial_dims, "2 or 3")
+        if self.slice_axis not in (None, 0, 1, 2):
+            _refuse("slice_axis", self.slice_axis, "0 (axial), 1 (coronal) or 2 (sagittal)")
+        if self.patch_size is not None and (len(self.patch_size) != self.spatial_dims or min(self.patch_size) < 4):
+            _refuse("patch_size", list(self.patch_size), f"{self.spatial_dims} numbers of at least 4")
+        if len(self.features) < 2 or min(self.features) < 1:
+            _refuse("features", list(self.features), "at least two positive numbers")
+        if len(self.split_ratios) != 3 or min(self.split_ratios) < 0 or self.split_ratios[0] < 1:
+            _refuse("split_ratios", list(self.split_ratios), "three numbers, the first at least 1")
+        if self.tgf and self.fusion != "none" and self.features[-1] % self.num_heads:
+            _refuse("num_heads", self.num_heads, f"a divisor of the last of features, {self.features[-1]}")
+        if self.fsb and not self.pbs and self.selection not in ("loss", "random", "foreground"):
+            _refuse("selection", self.selection, "loss, random or foreground while pbs is off (there are no scores)")
+
+    @property
+    def bank_capacity(self) -> int:
+        """Samples that the bank holds at most: P * B."""
+        return self.bank_batches * self.batch_size
+
+    @property
+    def replay_period(self) -> int:
+        """Iterations between replays: F, or P where F is not set."""
+        return self.replay_every or self.bank_batches
+
+    @property
+    def fusion_mode(self) -> str:
+        """The fusion that the network is built with; "none" where text-guided fusion is off."""
+        return self.fusion if self.tgf else "none"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON types."""
+        return {
+            name: list(value) if isinstance(value, tuple) else value for name, value in dataclasses.asdict(self).items()
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainingSettings:
+        """Settings of a preset with some values replaced.
+
+        Args:
+            values: setting names and JSON values; `preset` picks what the others start from.
+
+        Raises:
+            ForgettableSegError: SETTING_INVALID for an unknown name, a wrong type or a value out of range.
+        """
+        fields = {field.name: field for field in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - set(fields)):
+            msg = f"There is no training setting named '{unknown[0]}'."
+            raise ForgettableSegError(ErrorCode.SETTING_INVALID, msg, hint=f"The settings are: {', '.join(fields)}.")
+        converted = {name: _convert(name, fields[name].type, value) for name, value in values.items()}
+        preset = converted.get("preset", "recommended")
+        if preset not in PRESETS:
+            _refuse("preset", preset, f"one of {', '.join(PRESETS)}")
+        return cls(**{**PRESETS[preset], **converted})
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "recommended": {},
+    "paper": {
+        "preset": "paper",
+        "isotropic": True,
+        "loss": "ce",
+        "fusion": "residual",
+        "score_mode": "paper",
+        "score_reduce": "pixel",
+        "prototype_warm_up": False,
+        "prototype_min_count": 0,
+        "admission": "topk",
+        "replacement": "random",
+        "store": "patch",
+        "rescore": False,
+        "foreground_oversampling": 0.0,
+        "spatial_augmentation": False,
+    },
+}
+
+
+def _refuse(name: str, value: Any, allowed: str) -> None:
+    msg = f"The training setting '{name}' is {value!r}, but must be {allowed}."
+    raise ForgettableSegError(ErrorCode.SETTING_INVALID, msg)
+
+
+def _convert(name: str, annotation: str, value: Any) -> Any:
+    """A JSON value as the type that the field declares (annotations are strings under `from __future__`)."""
+    if value is None:
+        if "None" in annotation:
+            return None
+        _refuse(name, value, "a value")
+    kind = annotation.split(" | ")[0]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if kind == "bool" and isinstance(value, bool):
+        return value
+    if kind == "int" and is_number and float(value).is_integer():
+        return int(value)
+    if kind == "float" and is_number and abs(value) < float("inf"):
+        return float(value)
+    if kind == "str" and isinstance(value, str):
+        return value
+    if kind.startswith("tuple") and isinstance(value, Sequence) and not isinstance(value, str):
+        return tuple(_convert(name, "int", item) for item in value)
+    words = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text"}
+    return _refuse(name, value, words.get(kind, "a list of whole numbers"))

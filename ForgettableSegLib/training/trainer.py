@@ -1,0 +1,406 @@
+"""The training loop: Algorithm 1, with what a clinic's machine needs around it."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ForgettableSegLib.cases.cache import PreparedCase
+from ForgettableSegLib.errors import Cancelled, ErrorCode, ForgettableSegError
+from ForgettableSegLib.training.augmentation import Augmentation
+from ForgettableSegLib.training.checkpoint import CheckpointFolder
+from ForgettableSegLib.training.distributed import ProcessGroup
+from ForgettableSegLib.training.losses import segmentation_loss
+from ForgettableSegLib.training.miner import Miner, MiningReport
+from ForgettableSegLib.training.patches import Batch, PatchReader, PatchSampler, Prefetcher
+from ForgettableSegLib.training.recorder import Recorder
+from ForgettableSegLib.training.settings import TrainingSettings
+from ForgettableSegLib.training.validation import validation_dice
+
+# With a length in minutes, the speed of so many iterations says how many there will be.
+MEASURED_ITERATIONS = 10
+# Share of the minutes that is planned for iterations; validations and checkpoints take the rest.
+PLANNED_SHARE = 0.85
+VALIDATIONS_A_RUN = 10
+
+
+class LogitsAndFeatures(nn.Module):
+    """The network with both outputs from `forward`, which is what DistributedDataParallel wraps."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, C, *S) and penultimate features (B, D, *S) of images (B, Ch, *S)."""
+        return self.network.forward_with_features(images)
+
+
+@dataclass
+class Pass:
+    """A forward and backward pass: the loss, and what mining looks at (all detached, float32).
+
+    Args:
+        loss: scalar.
+        logits: (B, C, *S).
+        features: (B, D, *S), None where the prototypes are means of the logits.
+        losses: (B,).
+    """
+
+    loss: float
+    logits: Tensor
+    features: Tensor | None
+    losses: Tensor
+
+
+class Trainer:
+    """Trains a network; all state that a resumed run needs is here.
+
+    Args:
+        network: a TextGuidedUNet on the device.
+        settings: of the run.
+        reader: the training cases' patches.
+        validation_cases: cases that choose the best model; none keeps the last.
+        class_names: of the foreground classes.
+        patch_size: voxels an axis.
+        device: where to compute.
+        group: the processes of the run.
+        recorder: events and files.
+        checkpoints: where the state is kept.
+    """
+
+    def __init__(
+        self,
+        *,
+        network: nn.Module,
+        settings: TrainingSettings,
+        reader: PatchReader,
+        validation_cases: Sequence[PreparedCase],
+        class_names: Sequence[str],
+        patch_size: Sequence[int],
+        device: torch.device,
+        group: ProcessGroup,
+        recorder: Recorder,
+        checkpoints: CheckpointFolder,
+    ) -> None:
+        if settings.batch_size % group.world_size:
+            msg = f"The batch size {settings.batch_size} cannot be shared evenly by {group.world_size} processes."
+            raise ForgettableSegError(ErrorCode.SETTING_INVALID, msg, hint="Choose a multiple of it.")
+        self.network = network
+        self.settings = settings
+        self.reader = reader
+        self.validation_cases = list(validation_cases)
+        self.class_names = list(class_names)
+        self.patch_size = tuple(patch_size)
+        self.device = device
+        self.group = group
+        self.recorder = recorder
+        self.checkpoints = checkpoints
+        num_classes = len(self.class_names) + 1
+        self.batch_size = settings.batch_size // group.world_size
+        self.sampler = PatchSampler(
+            reader,
+            batch_size=settings.batch_size,
+            foreground_share=settings.foreground_oversampling,
+            seed=settings.seed,
+            rank=group.rank,
+            world_size=group.world_size,
+        )
+        self.augmentation = Augmentation(intensity=settings.augmentation, spatial=settings.spatial_augmentation)
+        self.use_features = settings.score_features == "penultimate" and settings.pbs
+        self.miner = Miner(
+            settings,
+            num_classes=num_classes,
+            feature_size=network.feature_size if self.use_features else num_classes,
+            num_slices=reader.num_slices,
+            batch_size=self.batch_size,
+            group=group,
+            device=device,
+        )
+        self.model = _wrapped(LogitsAndFeatures(network), device, group)
+        self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.SGD(
+            self.parameters,
+            lr=settings.learning_rate,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            nesterov=settings.momentum > 0,
+        )
+        self.half_precision = settings.mixed_precision and device.type == "cuda"
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.half_precision)
+        self.micro_batches = 1
+        self.iteration = 0
+        self.total = self._planned_iterations()
+        self.elapsed_s = 0.0
+        self.best: dict[str, Any] | None = None
+        self.validated_at = 0
+        self.last_dice: float | None = None
+
+    def run(self) -> None:
+        """Train to the end, or until the listener cancels; the state is on the disk either way.
+
+        Raises:
+            Cancelled: after the checkpoint was written.
+            ForgettableSegError: OUT_OF_MEMORY, DISK_FULL; the last checkpoint stays.
+        """
+        started = time.monotonic() - self.elapsed_s
+        prefetcher = Prefetcher(self.reader, self.sampler)
+        try:
+            while not self._is_finished():
+                last = self.total or MEASURED_ITERATIONS
+                for iteration, batch in prefetcher.batches(self.iteration, last):
+                    self._safe_point()
+                    if self._validation_due():
+                        self._validate()
+                    self._train_iteration(iteration, batch)
+                    self.elapsed_s = time.monotonic() - started
+                    if self._is_finished():
+                        break
+                if self.total is None:
+                    self._plan_by_speed()
+            if self.validated_at != self.iteration:
+                self._validate()
+        finally:
+            # Also when it was cancelled or failed: what has been trained is kept.
+            self.save()
+
+    def _train_iteration(self, iteration: int, batch: Batch) -> None:
+        """Algorithm 1, lines 3 to 14."""
+        self._set_learning_rate(iteration)
+        batch = self._prepared(batch, iteration)
+        main = self._forward_backward(batch)
+        report = self.miner.observe(iteration, batch, main.logits, main.features, main.losses)
+        replayed = None
+        if self.miner.replay_due(iteration):
+            replay = self._replay_batch(iteration)
+            replayed = self._forward_backward(replay, weight=self.settings.replay_weight)
+            self.miner.rescore(iteration, replay, replayed.logits, replayed.features, replayed.losses)
+        self._update()
+        self.iteration = iteration + 1
+        self._after_iteration(main, replayed, report)
+
+    def _prepared(self, batch: Batch, iteration: int, *, replay: bool = False) -> Batch:
+        """The batch on the device, augmented with draws that depend on seed, rank and iteration alone."""
+        images, labels = batch.images.to(self.device), batch.labels.to(self.device)
+        number = 2 * (iteration * self.group.world_size + self.group.rank) + replay
+        images, labels = self.augmentation(images, labels, self.settings.seed * 1_000_003 + number)
+        return Batch(images, labels, batch.references, batch.ids)
+
+    def _replay_batch(self, iteration: int) -> Batch:
+        """Line 12: a batch of the bank, cut out again and augmented afresh, or the very patches that were stored."""
+        replay = self.miner.bank.sample(self.batch_size, iteration=iteration)
+        if self.settings.store == "reference":
+            return self._prepared(self.reader.read(replay.payload["references"]), iteration, replay=True)
+        images, labels = replay.payload["images"].float(), replay.payload["labels"]
+        return Batch(images.to(self.device), labels.to(self.device), torch.empty(0), replay.ids)
+
+    def _forward_backward(self, batch: Batch, weight: float = 1.0) -> Pass:
+        """Add the gradients of a batch to those there are; in smaller parts when the device runs out of memory."""
+        # Gradients of the main batch, which a second try of the replay must not lose or count twice.
+        before = [None if parameter.grad is None else parameter.grad.clone() for parameter in self.parameters]
+        while True:
+            try:
+                return self._accumulate(batch, weight)
+            except torch.cuda.OutOfMemoryError as error:
+                if self.micro_batches >= len(batch.ids):
+                    patch = " x ".join(map(str, self.patch_size))
+                    msg = f"The memory of {self.device} is too small for a patch of {patch} voxels."
+                    hint = "Choose a smaller patch size, fewer features, or the CPU."
+                    raise ForgettableSegError(ErrorCode.OUT_OF_MEMORY, msg, hint=hint) from error
+            # Outside the handler: its traceback would keep the failed tensors alive.
+            self.micro_batches = min(2 * self.micro_batches, len(batch.ids))
+            for parameter, gradient in zip(self.parameters, before, strict=True):
+                parameter.grad = None if gradient is None else gradient.clone()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self.recorder.warning(
+                f"The memory of {self.device} ran out; each batch is now computed in {self.micro_batches} parts, "
+                "with the same result but more slowly."
+            )
+
+    def _accumulate(self, batch: Batch, weight: float) -> Pass:
+        size = len(batch.ids)
+        step = math.ceil(size / self.micro_batches)
+        parts = []
+        for first in range(0, size, step):
+            part = batch.part(first, min(first + step, size))
+            share = len(part.ids) / size
+            with torch.autocast("cuda", dtype=torch.float16) if self.half_precision else nullcontext():
+                logits, features = self.model(part.images)
+            loss, losses = segmentation_loss(
+                logits.float(), part.labels, kind=self.settings.loss, all_reduce=self.group.differentiable_sum
+            )
+            self.scaler.scale(weight * share * loss).backward()
+            kept = features.detach().float() if self.use_features else None
+            parts.append(Pass(share * float(loss.detach()), logits.detach().float(), kept, losses))
+        return Pass(
+            sum(part.loss for part in parts),
+            torch.cat([part.logits for part in parts]),
+            torch.cat([part.features for part in parts]) if self.use_features else None,
+            torch.cat([part.losses for part in parts]),
+        )
+
+    def _update(self) -> None:
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def _set_learning_rate(self, iteration: int) -> None:
+        """Poly schedule: lr (1 - t/T)^0.9; the full rate while T is being measured."""
+        done = iteration / self.total if self.total else 0.0
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * (1 - min(done, 1.0)) ** 0.9
+
+    def _after_iteration(self, main: Pass, replayed: Pass | None, report: MiningReport) -> None:
+        settings, iteration = self.settings, self.iteration - 1
+        if not math.isfinite(main.loss):
+            msg = f"The loss became {main.loss} at iteration {iteration}, so this training cannot go on."
+            raise ForgettableSegError(ErrorCode.SETTING_INVALID, msg, hint="Train with a smaller learning_rate.")
+        row: dict[str, float] = {
+            "iteration": iteration,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "main_loss": main.loss,
+            "loss": main.loss + (settings.replay_weight * replayed.loss if replayed else 0.0),
+        }
+        if replayed:
+            row["replay_loss"] = replayed.loss
+        if settings.pbs:
+            row.update(zip(("T1", "T2", "T3", "T4", "score"), report.scores.tolist(), strict=True))
+        if settings.fsb:
+            row.update(admitted=report.admitted, suspects=report.suspects, bank_size=len(self.miner.bank))
+        if self.validated_at == iteration and self.last_dice is not None:
+            row["validation_dice"] = self.last_dice
+        self.recorder.iteration(row, replays=int(self.miner.replays.sum()), capacity=self.miner.bank.capacity)
+        self.recorder.progress("train", self.iteration, self.total or MEASURED_ITERATIONS)
+        if self.iteration % settings.checkpoint_every == 0:
+            self.save()
+
+    def _validation_due(self) -> bool:
+        if not self.total or self.validated_at == self.iteration:
+            return False
+        interval = self.settings.validate_every or max(1, math.ceil(self.total / VALIDATIONS_A_RUN))
+        return self.iteration % interval == 0
+
+    def _validate(self) -> None:
+        """Keep the model if it is the best so far, and tell the Dice of each class.
+
+        Cancelled in the middle, it is done again when the run is resumed.
+        """
+        dice: list[float] = []
+        if self.validation_cases:
+            dice = validation_dice(
+                self.network,
+                self.validation_cases,
+                num_classes=len(self.class_names) + 1,
+                spatial_dims=self.settings.spatial_dims,
+                patch_size=self.patch_size,
+                device=self.device,
+                group=self.group,
+                on_case=lambda done, of: None if self.group.is_distributed else self._safe_point(),
+            )
+        known = [value for value in dice if not math.isnan(value)]
+        self.last_dice = sum(known) / len(known) if known else None
+        self.validated_at = self.iteration
+        # Without a measure the last model is the best one.
+        if self.best is None or self.last_dice is None or self.last_dice > self.best["mean"]:
+            self.best = self._snapshot(self.last_dice or 0.0, dice)
+        if self.last_dice is not None:
+            by_class = dict(zip(self.class_names, dice, strict=True))
+            self.recorder.metric("validation", self.iteration, {"mean": self.last_dice, **by_class})
+
+    def _snapshot(self, mean: float, dice: list[float]) -> dict[str, Any]:
+        weights = {name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()}
+        prototypes = self.miner.prototypes.state_dict()
+        return {
+            "iteration": self.iteration,
+            "mean": mean,
+            "dice": dice,
+            "network": weights,
+            "prototypes": {name: tensor.cpu().clone() for name, tensor in prototypes.items()},
+        }
+
+    def _safe_point(self) -> None:
+        """Stop here if the listener wants it; all ranks at the same iteration."""
+        listener = self.recorder.listener
+        if not self.group.is_distributed:
+            listener.check_cancelled()
+        elif self.group.any(listener.is_cancelled):
+            raise Cancelled
+
+    def _planned_iterations(self) -> int | None:
+        settings = self.settings
+        if settings.minutes is not None:
+            return None
+        if settings.epochs is not None:
+            return settings.epochs * self.sampler.iterations_per_epoch
+        return settings.iterations
+
+    def _plan_by_speed(self) -> None:
+        budget = self.settings.minutes * 60 * PLANNED_SHARE
+        planned = int(budget / max(self.elapsed_s, 1e-3) * MEASURED_ITERATIONS)
+        # Every rank trains as long as the slowest can.
+        self.total = int(self.group.smallest(max(planned, MEASURED_ITERATIONS + 1)))
+        self.recorder.log(f"{self.settings.minutes:g} minutes are enough for {self.total} iterations.")
+
+    def _is_finished(self) -> bool:
+        if self.total is None:
+            return False
+        late = self.settings.minutes is not None and self.elapsed_s > self.settings.minutes * 60
+        return self.iteration >= self.total or self.group.any(late)
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        self.recorder.flush()
+        self.checkpoints.save(self.state_dict(), self.iteration)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that training goes on with bit for bit, as tensors and plain types.
+
+        What an iteration draws depends on its number alone, so there is no state of a loader.
+        """
+        return {
+            "iteration": self.iteration,
+            "total": self.total,
+            "elapsed_s": self.elapsed_s,
+            "micro_batches": self.micro_batches,
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "miner": self.miner.state_dict(),
+            "best": self.best,
+            "validated_at": self.validated_at,
+            "last_dice": self.last_dice,
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.iteration, self.total = state["iteration"], state["total"]
+        self.elapsed_s, self.micro_batches = state["elapsed_s"], state["micro_batches"]
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.miner.load_state_dict(state["miner"])
+        self.best = state["best"]
+        self.validated_at, self.last_dice = state["validated_at"], state["last_dice"]
+        torch.set_rng_state(state["random"])
+        if state["random_cuda"] and torch.cuda.device_count() == len(state["random_cuda"]):
+            torch.cuda.set_rng_state_all(state["random_cuda"])
+
+
+def _wrapped(model: nn.Module, device: torch.device, group: ProcessGroup) -> nn.Module:
+    """The model as several processes train it; alone it stays as it is."""
+    if not group.is_distributed:
+        return model
+    devices = [device] if device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(model, device_ids=devices)
