@@ -15,7 +15,7 @@ from .scores import true_class
 
 @torch.no_grad()
 def true_class_confidence(logits: Tensor, labels: Tensor) -> Tensor:
-    """p_y: mean probability of the true class over a sample's foreground, or over all its labelled voxels if it has none.
+    """p_y: mean probability of the true class over a sample's foreground, or over all its voxels if it has none.
 
     Args:
         logits: z, ``[B, C, *S]``.

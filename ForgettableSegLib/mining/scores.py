@@ -46,7 +46,7 @@ class TermStatistics:
     """Running mean and variance of each of T1 to T4 over samples, for the mode ``zscore``.
 
     Args:
-        beta: share of the old value that an update keeps, at most: the first batches replace it, so that it never shows.
+        beta: share of the old value that an update keeps, at most (the first batches replace it).
         frozen: whether scoring leaves the statistics as they are (audit) or takes the batch in first (training).
     """
 
