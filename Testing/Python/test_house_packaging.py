@@ -11,7 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from house import LIBRARY, ROOT, project_files, python_files
+from house import LIBRARY, ROOT, imports_of, project_files, python_files, tree_of
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -39,6 +39,18 @@ def test_the_pins_fit_the_requirements_and_cover_them() -> None:
     needed = requirements("slicer", "report", "demo", "dev")
     assert {need.name for need in needed if canonicalize_name(need.name) not in pins} == set()
     assert {str(need) for need in needed if not need.specifier.contains(pins[canonicalize_name(need.name)])} == set()
+
+
+def test_what_the_library_imports_is_declared() -> None:
+    """A package that comes only with another one disappears when that one drops it."""
+    declared = {canonicalize_name(need.name) for need in requirements("text", "report", "demo")} | {"open-clip"}
+    imported = {
+        f"{canonicalize_name(name.split('.')[0])} in {file}"
+        for file in python_files(LIBRARY)
+        for name, _ in imports_of(tree_of(file), file)
+        if name.split(".")[0] not in {*sys.stdlib_module_names, LIBRARY}
+    }
+    assert {name for name in imported if name.split()[0] not in declared} == set()
 
 
 def test_open_clip_is_only_an_extra() -> None:
