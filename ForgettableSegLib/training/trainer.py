@@ -368,6 +368,7 @@ class Trainer:
         What an iteration draws depends on its number alone, so there is no state of a loader.
         """
         return {
+            "settings": self.settings.to_dict(),
             "iteration": self.iteration,
             "total": self.total,
             "elapsed_s": self.elapsed_s,

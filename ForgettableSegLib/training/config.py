@@ -1,0 +1,247 @@
+"""What decides a training run, as its folder keeps it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ForgettableSegLib.cases.cache import PreparedCase
+from ForgettableSegLib.cases.case import Case, CaseList
+from ForgettableSegLib.cases.preprocessing import Preprocessing, plan_preprocessing
+from ForgettableSegLib.cases.split import Split, split_cases
+from ForgettableSegLib.cases.task import Task
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.models.package import ModelPackage
+from ForgettableSegLib.network.build import NetworkArguments
+from ForgettableSegLib.text.encoders import TextEmbeddings, encode_prompts
+from ForgettableSegLib.text.prompts import prompt_for
+from ForgettableSegLib.training.recorder import Recorder
+from ForgettableSegLib.training.settings import TrainingSettings
+
+CONFIG_SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What config.json of a run folder holds: all that decides the run.
+
+    Args:
+        name: of the model that comes out.
+        settings: of the training.
+        task: what is segmented.
+        cases: all cases that were given and are sound.
+        split: which of them train, choose the best model, and are held out.
+        preprocessing: how cases are prepared.
+        patch_size: voxels an axis.
+        network: arguments of `build_network`.
+        text: {"source", "encoder", "prompts"}.
+        start: {"name", "same_classes"} of the model that was fine-tuned, or None.
+        contents: key of the content of every training and validation case.
+    """
+
+    name: str
+    settings: TrainingSettings
+    task: Task
+    cases: tuple[Case, ...]
+    split: Split
+    preprocessing: Preprocessing
+    patch_size: tuple[int, ...]
+    network: dict[str, Any]
+    text: dict[str, Any]
+    start: dict[str, Any] | None
+    contents: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The configuration as JSON types."""
+        return {
+            "schema": CONFIG_SCHEMA,
+            "name": self.name,
+            "settings": self.settings.to_dict(),
+            "task": self.task.to_dict(),
+            "cases": [
+                {
+                    "id": case.case_id,
+                    "group": case.group,
+                    "images": [str(path) for path in case.images],
+                    "label": str(case.label) if case.label else None,
+                }
+                for case in self.cases
+            ],
+            "preprocessing": self.preprocessing.to_dict(),
+            "patch_size": list(self.patch_size),
+            "network": self.network,
+            "text": self.text,
+            "start": self.start,
+            "contents": self.contents,
+        }
+
+    @classmethod
+    def read(cls, folder: Path) -> RunConfig:
+        """The configuration of a run folder.
+
+        Raises:
+            ForgettableSegError: RUN_MISMATCH if the folder holds no run or one of another version.
+        """
+        try:
+            content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            split = json.loads((folder / "split.json").read_text(encoding="utf-8"))
+            if content["schema"] != CONFIG_SCHEMA:
+                msg = f"The run in {folder} was made by another version of ForgettableSeg and cannot be resumed."
+                raise ForgettableSegError(ErrorCode.RUN_MISMATCH, msg)
+            return cls(
+                name=content["name"],
+                settings=TrainingSettings.from_dict(content["settings"]),
+                task=Task.from_dict(content["task"]),
+                cases=tuple(
+                    Case(
+                        entry["id"],
+                        entry["group"],
+                        tuple(Path(path) for path in entry["images"]),
+                        Path(entry["label"]) if entry["label"] else None,
+                    )
+                    for entry in content["cases"]
+                ),
+                split=Split.from_dict(split),
+                preprocessing=Preprocessing.from_dict(content["preprocessing"]),
+                patch_size=tuple(content["patch_size"]),
+                network=content["network"],
+                text=content["text"],
+                start=content["start"],
+                contents=content["contents"],
+            )
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            msg = f"{folder} holds no training run that can be read ({error})."
+            raise ForgettableSegError(ErrorCode.RUN_MISMATCH, msg, hint="Choose the folder of a run.") from error
+
+    def write(self, folder: Path) -> None:
+        """Write config.json and split.json."""
+        _write_json(folder / "split.json", self.split.to_dict())
+        _write_json(folder / "config.json", self.to_dict())
+
+    def select(self, ids: Sequence[str]) -> list[Case]:
+        """The cases with these ids, in their order."""
+        by_id = {case.case_id: case for case in self.cases}
+        return [by_id[case_id] for case_id in ids]
+
+
+def configure(
+    cases: CaseList,
+    task: Task,
+    *,
+    name: str,
+    settings: TrainingSettings,
+    start: ModelPackage | None,
+    split: Split | None,
+    recorder: Recorder,
+) -> tuple[RunConfig, TextEmbeddings]:
+    """Everything that decides a run, except what the content of the cases says.
+
+    Args:
+        cases, task, name, settings, start, split: see `run_training`.
+        recorder: is told of what the user should know.
+
+    Raises:
+        ForgettableSegError: CASE_LIST_INVALID, TASK_INVALID or SETTING_INVALID where these do not fit each other.
+    """
+    labelled = tuple(case for case in cases if case.label is not None)
+    if not labelled:
+        msg = f"None of the {len(cases)} cases in {cases.source} has a label, so there is nothing to train on."
+        raise ForgettableSegError(ErrorCode.CASE_LIST_INVALID, msg, hint="Give each case a label file.")
+    split = split or split_cases(labelled, ratios=settings.split_ratios, seed=settings.seed)
+    training = [case for case in labelled if case.case_id in set(split.train)]
+    same_classes = start is not None and class_names(start.task) == class_names(task)
+    if start is not None and len(start.task.channels) != len(task.channels):
+        wanted = len(start.task.channels)
+        msg = f"The model {start.card['name']} takes {wanted} image channels, but the task has {len(task.channels)}."
+        raise ForgettableSegError(ErrorCode.TASK_INVALID, msg, hint="Train from scratch or choose another model.")
+    if start is not None:
+        preprocessing = start.preprocessing
+    else:
+        preprocessing = plan_preprocessing(
+            training,
+            task,
+            spatial_dims=settings.spatial_dims,
+            slice_axis=settings.slice_axis,
+            isotropic=settings.isotropic,
+        )
+    if start is not None and preprocessing.spatial_dims != settings.spatial_dims:
+        msg = f"The model {start.card['name']} works in {preprocessing.spatial_dims}D only."
+        hint = f"Set spatial_dims to {preprocessing.spatial_dims}, or train from scratch."
+        raise ForgettableSegError(ErrorCode.SETTING_INVALID, msg, hint=hint)
+    prompts = [prompt_for(each, task.modality, settings.prompt_template) for each in task.classes]
+    text = _embed(prompts, settings, start if same_classes else None)
+    if text.warning:
+        recorder.warning(text.warning)
+    network = _network_arguments(settings, task, text, start)
+    config = RunConfig(
+        name=name,
+        settings=settings,
+        task=task,
+        cases=labelled,
+        split=split,
+        preprocessing=preprocessing,
+        patch_size=start.patch_size if start is not None else settings.patch_size or (),
+        network=network.to_dict(),
+        text={"source": text.source, "encoder": text.encoder, "prompts": list(text.prompts)},
+        start=None if start is None else {"name": start.card["name"], "same_classes": same_classes},
+        contents={},
+    )
+    return config, text
+
+
+def class_names(task: Task) -> list[str]:
+    return [each.name for each in task.classes]
+
+
+def _embed(prompts: list[str], settings: TrainingSettings, start: ModelPackage | None) -> TextEmbeddings:
+    """The prompts' embeddings; a model that keeps its classes keeps the ones it was trained with."""
+    if start is not None and start.card["text"]["prompts"] == prompts and start.text is not None:
+        known = start.card["text"]
+        learned = known["source"] == "learned"
+        return TextEmbeddings(tuple(prompts), start.text, known["source"], known["encoder"], learned)
+    return encode_prompts(
+        prompts,
+        source=settings.text,
+        model=settings.text_model,
+        pretrained=settings.text_pretrained,
+        path=settings.text_path,
+    )
+
+
+def _network_arguments(
+    settings: TrainingSettings, task: Task, text: TextEmbeddings, start: ModelPackage | None
+) -> NetworkArguments:
+    fusion = settings.fusion_mode
+    features, heads = settings.features, settings.num_heads
+    if start is not None:
+        # The architecture that the weights belong to.
+        arguments = start.card["network"]
+        fusion, features, heads = arguments["fusion"], tuple(arguments["features"]), arguments["num_heads"]
+    return NetworkArguments(
+        spatial_dims=settings.spatial_dims,
+        in_channels=len(task.channels),
+        out_channels=task.num_classes,
+        features=features,
+        fusion=fusion,
+        text_shape=None if fusion == "none" else tuple(text.vectors.shape),
+        text_learned=text.learned and fusion != "none",
+        num_heads=heads,
+    )
+
+
+def default_patch_size(cases: Sequence[PreparedCase], spatial_dims: int) -> tuple[int, ...]:
+    """The median size of the cases in multiples of 16, at most 256 in 2D and 96 in 3D."""
+    shapes = np.array([case.label.shape[-spatial_dims:] for case in cases])
+    largest = 256 if spatial_dims == 2 else 96
+    return tuple(int(min(largest, -(-int(size) // 16) * 16)) for size in np.median(shapes, axis=0))
+
+
+def _write_json(path: Path, content: Any) -> None:
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
+    temporary.replace(path)

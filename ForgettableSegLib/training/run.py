@@ -1,0 +1,330 @@
+"""A training run: from a list of cases to a trained model, in a folder from which it can be resumed."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from filelock import FileLock, Timeout
+
+from ForgettableSegLib.cases.cache import CaseCache, PreparedCase
+from ForgettableSegLib.cases.case import CaseList
+from ForgettableSegLib.cases.split import Split
+from ForgettableSegLib.cases.task import Task
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.models.package import ModelPackage
+from ForgettableSegLib.network.build import build_network, transfer_weights
+from ForgettableSegLib.network.unet import TextGuidedUNet
+from ForgettableSegLib.resources import user_cache_dir
+from ForgettableSegLib.training.checkpoint import CheckpointFolder
+from ForgettableSegLib.training.config import RunConfig, class_names, configure, default_patch_size
+from ForgettableSegLib.training.distributed import ProcessGroup
+from ForgettableSegLib.training.patches import PatchReader
+from ForgettableSegLib.training.recorder import Listener, Recorder
+from ForgettableSegLib.training.settings import TrainingSettings
+from ForgettableSegLib.training.tables import write_bank, write_samples
+from ForgettableSegLib.training.trainer import Trainer
+
+# A run that cannot keep this much beside its checkpoints would stop half-way.
+SPARE_BYTES = 200 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOutcome:
+    """What a finished run hands over.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        network: the best model by validation Dice, on the CPU.
+        prototypes: of the best model: {"mean" (C, D), "variance" (C,), "count" (C,)}.
+        validation_cases: prepared, for the calibration of heatmaps.
+        validation_dice: mean of the best model, None without validation cases.
+        best_iteration, iterations: when it was best, and how long the run was.
+        seconds: spent training, over all sittings.
+        peak_memory_bytes: the most that this process has held.
+    """
+
+    config: RunConfig
+    folder: Path
+    network: TextGuidedUNet
+    prototypes: dict[str, torch.Tensor]
+    validation_cases: list[PreparedCase]
+    validation_dice: float | None
+    best_iteration: int
+    iterations: int
+    seconds: float
+    peak_memory_bytes: int
+
+
+def run_training(
+    *,
+    cases: CaseList,
+    task: Task,
+    folder: Path,
+    name: str,
+    settings: TrainingSettings,
+    device: torch.device,
+    listener: Listener,
+    start: ModelPackage | None = None,
+    split: Split | None = None,
+    group: ProcessGroup | None = None,
+    cache: Path | None = None,
+) -> TrainingOutcome:
+    """Train a new model, or go on from a model package.
+
+    Args:
+        cases: labelled cases.
+        task: what to segment.
+        folder: of the run; must not hold another run.
+        name: of the model that comes out.
+        settings: of the training.
+        device: where to compute.
+        listener: who follows the run.
+        start: a model to fine-tune: its preprocessing, patch size and architecture are kept.
+        split: which cases do what; drawn by the settings' ratios and seed if None.
+        group: the processes of a distributed run.
+        cache: where prepared cases are kept; the user's cache folder if None.
+
+    Raises:
+        ForgettableSegError: with a sentence for the user.
+        Cancelled: the run can be resumed.
+    """
+    group = group or ProcessGroup()
+    with _locked(folder, group):
+        _refuse_used(folder, group)
+        recorder = Recorder(listener, folder, is_main=group.is_main)
+        _seed(settings.seed)
+        config, text = configure(cases, task, name=name, settings=settings, start=start, split=split, recorder=recorder)
+        network = build_network(config.network)
+        network.set_text(text.vectors)
+        if start is not None:
+            renewed = transfer_weights(start.network(), network, same_classes=config.start["same_classes"])
+            if renewed:
+                recorder.log(f"Started from {start.card['name']}; new weights for: {', '.join(renewed)}.")
+        prepared, config = _prepare(config, recorder, cache)
+        if group.is_main:
+            config.write(folder)
+        trainer = _trainer(config, folder, network, prepared, device, group, recorder)
+        if start is not None and config.start["same_classes"] and not trainer.use_features:
+            trainer.miner.prototypes.load_state_dict(start.prototypes)
+        return _train(trainer, config, folder, prepared)
+
+
+def resume_training(
+    *,
+    folder: Path,
+    device: torch.device,
+    listener: Listener,
+    group: ProcessGroup | None = None,
+    cache: Path | None = None,
+) -> TrainingOutcome:
+    """Go on with a run where its last checkpoint left it.
+
+    Args:
+        folder, device, listener, group, cache: see `run_training`.
+
+    Raises:
+        ForgettableSegError: RUN_MISMATCH if a case or a setting has changed, naming it; CHECKPOINT_INVALID.
+        Cancelled: the run can be resumed again.
+    """
+    group = group or ProcessGroup()
+    config = RunConfig.read(folder)
+    with _locked(folder, group):
+        recorder = Recorder(listener, folder, is_main=group.is_main)
+        prepared, now = _prepare(config, recorder, cache)
+        _refuse_changed(config, now, folder)
+        network = build_network(config.network)
+        trainer = _trainer(config, folder, network, prepared, device, group, recorder)
+        state = _common_checkpoint(trainer.checkpoints, group, recorder)
+        if state is None:
+            msg = f"The run in {folder} was cut off before its first checkpoint."
+            raise ForgettableSegError(ErrorCode.CHECKPOINT_INVALID, msg, hint="Start it again in a new folder.")
+        difference = _difference(state["settings"], config.settings.to_dict(), "setting")
+        if difference:
+            raise ForgettableSegError(ErrorCode.RUN_MISMATCH, f"The run in {folder} cannot be resumed: {difference}")
+        trainer.load_state_dict(state)
+        recorder.rewind(trainer.iteration)
+        recorder.log(f"Resumed at iteration {trainer.iteration}.")
+        return _train(trainer, config, folder, prepared)
+
+
+def _prepare(
+    config: RunConfig, recorder: Recorder, cache: Path | None
+) -> tuple[dict[str, list[PreparedCase]], RunConfig]:
+    """Training and validation cases, prepared; a case that cannot be is told of and left out."""
+    prepared: dict[str, list[PreparedCase]] = {}
+    contents: dict[str, str] = {}
+    store = CaseCache(cache or user_cache_dir() / "cases")
+    for part in ("train", "validation"):
+        wanted = config.select(getattr(config.split, part))
+
+        def tell(done: int, of: int, part: str = part) -> None:
+            recorder.listener.check_cancelled()
+            recorder.progress(f"prepare {part} cases", done, of)
+
+        prepared[part] = store.prepare(
+            wanted,
+            config.task,
+            config.preprocessing,
+            progress=tell,
+            on_error=lambda case, error: recorder.listener.case_failed(case.case_id, error),
+        )
+        contents.update({case.case_id: case.key for case in prepared[part]})
+    if not prepared["train"]:
+        msg = "None of the training cases can be used; the messages above say why."
+        raise ForgettableSegError(ErrorCode.CASE_INVALID, msg)
+    patch_size = config.patch_size or default_patch_size(prepared["train"], config.settings.spatial_dims)
+    return prepared, dataclasses.replace(config, patch_size=patch_size, contents=contents)
+
+
+def _trainer(
+    config: RunConfig,
+    folder: Path,
+    network: TextGuidedUNet,
+    prepared: Mapping[str, list[PreparedCase]],
+    device: torch.device,
+    group: ProcessGroup,
+    recorder: Recorder,
+) -> Trainer:
+    _require_space(folder, network)
+    checkpoints = CheckpointFolder(folder / "checkpoint", f"rank{group.rank}" if group.is_distributed else "")
+    return Trainer(
+        network=network.to(device),
+        settings=config.settings,
+        reader=PatchReader(prepared["train"], config.patch_size),
+        validation_cases=prepared["validation"],
+        class_names=class_names(config.task),
+        patch_size=config.patch_size,
+        device=device,
+        group=group,
+        recorder=recorder,
+        checkpoints=checkpoints,
+    )
+
+
+def _train(
+    trainer: Trainer, config: RunConfig, folder: Path, prepared: Mapping[str, list[PreparedCase]]
+) -> TrainingOutcome:
+    try:
+        trainer.run()
+    finally:
+        if trainer.group.is_main:
+            write_samples(folder / "samples.csv", trainer.reader, trainer.miner, config)
+            write_bank(folder / "bank.json", trainer.reader, trainer.miner, config, trainer.iteration)
+    trainer.recorder.listener.artifact("table", folder / "samples.csv")
+    trainer.recorder.listener.artifact("bank", folder / "bank.json")
+    best = trainer.best
+    network = build_network(config.network)
+    network.load_state_dict(best["network"])
+    return TrainingOutcome(
+        config=config,
+        folder=folder,
+        network=network.eval(),
+        prototypes=best["prototypes"],
+        validation_cases=prepared["validation"],
+        validation_dice=best["mean"] if best["dice"] else None,
+        best_iteration=best["iteration"],
+        iterations=trainer.iteration,
+        seconds=trainer.elapsed_s,
+        peak_memory_bytes=_peak_memory(),
+    )
+
+
+def _common_checkpoint(checkpoints: CheckpointFolder, group: ProcessGroup, recorder: Recorder) -> dict[str, Any] | None:
+    """The newest checkpoint that all ranks have whole."""
+    iteration = None
+    if group.is_distributed:
+        own = checkpoints.iterations()
+        # Ranks keep two, and differ by one checkpoint at most: the smallest of the newest is on all of them.
+        iteration = int(group.smallest(own[0] if own else -1))
+    return checkpoints.load(recorder.warning, iteration=iteration)
+
+
+@contextmanager
+def _locked(folder: Path, group: ProcessGroup) -> Iterator[None]:
+    """Keep other runs out of the folder; the system lets go of the lock when this process dies."""
+    if not group.is_main:
+        group.wait()
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout as error:
+        msg = f"Another training is running in {folder}."
+        raise ForgettableSegError(ErrorCode.RUN_LOCKED, msg, hint="Wait for it, or choose another folder.") from error
+    except OSError as error:
+        msg = f"The run folder {folder} cannot be written: {error.strerror or error}."
+        raise ForgettableSegError(ErrorCode.OUTPUT_UNWRITABLE, msg, hint="Choose another folder.") from error
+    group.wait()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _refuse_used(folder: Path, group: ProcessGroup) -> None:
+    used = (folder / "config.json").exists()
+    group.wait()
+    if used:
+        msg = f"The folder {folder} holds a training run already."
+        raise ForgettableSegError(ErrorCode.RUN_MISMATCH, msg, hint="Resume that run, or choose another folder.")
+
+
+def _refuse_changed(before: RunConfig, now: RunConfig, folder: Path) -> None:
+    for case_id, key in before.contents.items():
+        if case_id not in now.contents:
+            what = f"case {case_id} can no longer be read"
+        elif now.contents[case_id] != key:
+            what = f"the files of case {case_id} have changed since it began"
+        else:
+            continue
+        msg = f"The run in {folder} cannot be resumed: {what}."
+        raise ForgettableSegError(ErrorCode.RUN_MISMATCH, msg, hint="Restore the files, or start a new run.")
+
+
+def _difference(before: Mapping[str, Any], now: Mapping[str, Any], what: str) -> str:
+    for name in sorted(set(before) | set(now)):
+        if before.get(name) != now.get(name):
+            return f"the {what} '{name}' was {before.get(name)!r} and is {now.get(name)!r} now."
+    return ""
+
+
+def _require_space(folder: Path, network: torch.nn.Module) -> None:
+    """Three checkpoints at a time, each with weights, momentum and the best weights."""
+    size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    needed = 3 * 3 * size + SPARE_BYTES
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        msg = f"The disk of {folder} has {free / 2**20:.0f} MB free, but the run needs {needed / 2**20:.0f} MB."
+        raise ForgettableSegError(ErrorCode.DISK_FULL, msg, hint="Free some space or choose another folder.")
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+
+
+def _peak_memory() -> int:
+    """The most memory that this process has held, in bytes."""
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource  # not on Windows
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Kilobytes on Linux, bytes on macOS.
+    return int(peak if sys.platform == "darwin" else peak * 1024)

@@ -1,0 +1,96 @@
+"""Tables of a run folder: every training sample with its history, and the bank as a gallery shows it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import torch
+
+from ForgettableSegLib.cases.cache import PreparedCase
+from ForgettableSegLib.training.config import RunConfig
+from ForgettableSegLib.training.miner import Miner
+from ForgettableSegLib.training.patches import PatchReader
+
+
+def write_samples(path: Path, reader: PatchReader, miner: Miner, config: RunConfig) -> None:
+    """Write a row for every training slice that was drawn: scores, learning history, replays, suspicion.
+
+    Args:
+        path: a CSV file.
+        reader: knows the slices.
+        miner: knows their history.
+        config: of the run.
+    """
+    history = miner.history
+    in_bank = set(miner.bank.ids.tolist())
+    suspects = set(history.suspects().tolist())
+    confidence, variability = history.confidence.tolist(), history.variability.tolist()
+    columns = ("case", "slice", "score", "presentations", "correct", "learnt", "forgetting_events", "confidence")
+    columns += ("variability", "replays", "in_bank", "reported_above_band", "suspect")
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(columns)
+        for number in history.presentations.nonzero().flatten().tolist():
+            case, slice_index = reader.locate(number)
+            score = float(miner.last_score[number])
+            writer.writerow(
+                [
+                    reader.cases[case].case_id,
+                    slice_index,
+                    "" if score != score else f"{score:.6f}",
+                    int(history.presentations[number]),
+                    int(history.correct[number]),
+                    int(history.learnt[number]),
+                    int(history.events[number]),
+                    f"{confidence[number]:.6f}",
+                    f"{variability[number]:.6f}",
+                    int(miner.replays[number]),
+                    int(number in in_bank),
+                    int(history.suspected[number]),
+                    int(number in suspects),
+                ]
+            )
+    temporary.replace(path)
+
+
+def write_bank(path: Path, reader: PatchReader, miner: Miner, config: RunConfig, iteration: int) -> None:
+    """Write where the samples of the bank lie, hardest first: places only, no image.
+
+    Args:
+        path: a JSON file.
+        reader: knows the slices.
+        miner: has the bank.
+        config: of the run.
+        iteration: now.
+    """
+    names = ["background", *(each.name for each in config.task.classes)]
+    entries = []
+    for entry in miner.bank.snapshot(iteration):
+        case, slice_index = reader.locate(entry["id"])
+        prepared = reader.cases[case]
+        middle = _centre(prepared, slice_index, entry["class"])
+        entries.append(
+            {
+                "case": prepared.case_id,
+                "slice": slice_index,
+                "position_lps": prepared.grid.index_to_physical(middle).round(3).tolist(),
+                "class": names[entry["class"]],
+                "score": round(entry["score"], 6),
+                "age": entry["age"],
+                "replays": entry["replays"],
+            }
+        )
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(entries, indent=1), encoding="utf-8")
+    temporary.replace(path)
+
+
+def _centre(prepared: PreparedCase, slice_index: int, label: int) -> tuple[float, float, float]:
+    """Prepared index (slice, row, column) of the middle of a class in a slice, or of the slice without one."""
+    plane = torch.from_numpy(prepared.label[slice_index].copy())
+    voxels = (plane == label).nonzero().float() if label else torch.empty(0, 2)
+    row, column = voxels.mean(0).tolist() if len(voxels) else [(n - 1) / 2 for n in plane.shape]
+    return float(slice_index), row, column
