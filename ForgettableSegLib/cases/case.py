@@ -1,0 +1,71 @@
+"""A case and a list of cases."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import ErrorCode, ForgettableSegError
+from .task import Task
+
+# A case id names a folder of results, on any operating system.
+_NOT_IN_FILE_NAMES = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case: the image of a patient at one time, and perhaps its reference segmentation.
+
+    Args:
+        case_id: unique in its list, and fit for a file name.
+        group: cases of one group (a patient) stay together when cases are split.
+        images: one file for each channel, or a single file that holds all channels; a folder stands for a DICOM series.
+        label: label map of the reference segmentation, if there is one.
+
+    Raises:
+        ForgettableSegError: `CASE_LIST_INVALID` if the id cannot name a folder or there is no image.
+    """
+
+    case_id: str
+    group: str
+    images: tuple[Path, ...]
+    label: Path | None = None
+
+    def __post_init__(self) -> None:
+        fits = self.case_id.strip(" .") == self.case_id and not _NOT_IN_FILE_NAMES.search(self.case_id)
+        if not self.case_id or not fits:
+            raise ForgettableSegError(
+                ErrorCode.CASE_LIST_INVALID,
+                f"'{self.case_id}' cannot be the id of a case, because results are stored in a folder of that name.",
+                hint="Use letters, digits, '-' and '_'.",
+            )
+        if not self.images:
+            raise ForgettableSegError(ErrorCode.CASE_LIST_INVALID, f"Case '{self.case_id}' has no image.")
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Images and label."""
+        return self.images if self.label is None else (*self.images, self.label)
+
+
+@dataclass(frozen=True)
+class CaseList:
+    """Cases from one source.
+
+    Args:
+        cases: the cases, in a stable order.
+        task: what the source says about channels and classes, if it does.
+        source: the folder or file they were read from.
+    """
+
+    cases: tuple[Case, ...]
+    task: Task | None
+    source: Path
+
+    def __iter__(self) -> Iterator[Case]:
+        return iter(self.cases)
+
+    def __len__(self) -> int:
+        return len(self.cases)

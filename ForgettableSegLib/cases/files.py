@@ -1,0 +1,381 @@
+"""Reading and writing volumes with SimpleITK, with a plain sentence for every way in which a file can be bad."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import NDArray
+
+from ..errors import ErrorCode, ForgettableSegError
+from .case import Case
+from .dicom import read_series
+from .findings import CaseError, FindingCode
+from .geometry import Geometry
+from .nifti import check_nifti, is_nifti
+from .task import Task
+
+IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm")
+SEGMENTATION_SUFFIX = ".seg.nrrd"
+# Formats that are one file, so that a volume appears under its name at once and whole.
+_WRITABLE = (".nii.gz", ".nii", ".nrrd", ".mha")
+_OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+# Problems reach the user as sentences; ITK's own lines would only clutter the streams.
+sitk.ProcessObject.GlobalWarningDisplayOff()
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself before its voxels are read.
+
+    Args:
+        geometry: the grid of one channel.
+        channels: number of values at each voxel, whether stored as a vector or along a fourth axis.
+        dimension: number of axes in the file (2, 3 or 4).
+        is_vector: whether channels are stored together at each voxel.
+        pixel_id: SimpleITK's pixel type.
+    """
+
+    geometry: Geometry
+    channels: int
+    dimension: int
+    is_vector: bool
+    pixel_id: int
+
+
+def suffix_of(path: Path) -> str:
+    """The known image suffix that a file name ends with (".seg.nrrd" included), or an empty string."""
+    name = path.name.lower()
+    return next((suffix for suffix in (SEGMENTATION_SUFFIX, *IMAGE_SUFFIXES) if name.endswith(suffix)), "")
+
+
+def stem_of(path: Path) -> str:
+    """File name without its image suffix: `stem_of("a/case_1.nii.gz") == "case_1"`."""
+    return path.name[: -len(suffix_of(path)) or None]
+
+
+def read_header(path: Path) -> Header:
+    """Read the header of an image file, or a DICOM series folder.
+
+    Raises:
+        CaseError: if the file is missing or unreadable, or cannot be laid on a 3D grid.
+    """
+    return _header_of(path, _reader(path))
+
+
+def read_image(case: Case, *, channels: int | None = None) -> tuple[NDArray[np.float32], Geometry]:
+    """Read the image of a case.
+
+    Args:
+        case: its images are one file a channel, or one file with all channels.
+        channels: how many channels there must be; checked before voxels are read.
+
+    Returns:
+        Voxels `[C, z, y, x]` and the grid they lie on.
+
+    Raises:
+        CaseError: if a file is missing or unreadable, there are more or fewer channels, or they lie on different grids.
+    """
+    readers = [_reader(path) for path in case.images]
+    headers = [_header_of(path, reader) for path, reader in zip(case.images, readers, strict=True)]
+    _check_channels(case, headers, channels)
+    geometry = headers[0].geometry
+    image = np.empty((sum(header.channels for header in headers), *geometry.shape), dtype=np.float32)
+    start = 0
+    for path, reader, header in zip(case.images, readers, headers, strict=True):
+        check_same_grid(path, header.geometry, case.images[0], geometry)
+        if isinstance(reader, sitk.ImageFileReader):
+            # Converting while reading saves a second copy in the file's own type, which is often float64.
+            reader.SetOutputPixelType(sitk.sitkVectorFloat32 if header.is_vector else sitk.sitkFloat32)
+        volume = _execute(path, reader)
+        image[start : start + header.channels] = _voxels(volume, header)
+        start += header.channels
+    return image, geometry
+
+
+def read_label_map(path: Path) -> tuple[NDArray[np.integer], Geometry]:
+    """Read a label map file.
+
+    Returns:
+        Label values `[z, y, x]` as on disk, in the smallest integer type that holds them, and the grid.
+
+    Raises:
+        CaseError: if the file is missing or unreadable, has layers or channels, or holds other than whole numbers.
+    """
+    reader = _reader(path)
+    header = _header_of(path, reader)
+    if header.channels > 1:
+        raise _layered(path, header)
+    volume = _execute(path, reader)
+    voxels = _voxels(volume, header)[0]
+    if voxels.dtype.kind == "f" and not all(np.array_equal(plane, np.rint(plane)) for plane in voxels):
+        raise CaseError(
+            FindingCode.LABEL_NOT_INTEGER,
+            path,
+            f"{path} holds values that are not whole numbers, so it is not a label map.",
+            hint="Choose the label map instead of the image or a probability map.",
+        )
+    return voxels.astype(_smallest_integer(voxels.min(), voxels.max())), header.geometry
+
+
+def read_label(case: Case, task: Task | None = None, *, geometry: Geometry | None = None) -> NDArray[np.integer]:
+    """Read the reference segmentation of a case.
+
+    Args:
+        case: a case with a label.
+        task: if given, values outside it are refused.
+        geometry: if given, the grid of the image, on which the label must lie.
+
+    Returns:
+        Label values `[z, y, x]` as on disk.
+
+    Raises:
+        CaseError: as `read_label_map`; also without a label, on another grid, or with values outside the task.
+    """
+    if case.label is None:
+        raise CaseError(
+            FindingCode.LABEL_MISSING,
+            case.images[0],
+            f"Case '{case.case_id}' ({case.images[0]}) has no label.",
+            hint="Add its label map, or leave the case out.",
+        )
+    values, own_geometry = read_label_map(case.label)
+    if geometry is not None:
+        check_same_grid(case.label, own_geometry, case.images[0], geometry)
+    if task is not None:
+        check_label_values(values, task, case.label)
+    return values
+
+
+def check_same_grid(path: Path, geometry: Geometry, other_path: Path, other: Geometry) -> None:
+    """Refuse two files of a case whose voxels do not lie on each other.
+
+    Raises:
+        CaseError: `GRID_DIFFERS`.
+    """
+    if geometry.is_same_grid(other):
+        return
+    if geometry.size != other.size:
+        difference = f"{_times(geometry.size)} instead of {_times(other.size)} voxels"
+    elif not np.allclose(geometry.spacing, other.spacing, rtol=0.01):
+        difference = f"a spacing of {_times(geometry.spacing)} instead of {_times(other.spacing)} mm"
+    else:
+        difference = "another position or orientation"
+    raise CaseError(
+        FindingCode.GRID_DIFFERS,
+        path,
+        f"{path} does not lie on the grid of {other_path}: it has {difference}.",
+        hint="Resample one onto the other first.",
+    )
+
+
+def check_label_values(values: NDArray[np.integer], task: Task, path: Path) -> None:
+    """Refuse label values that the task does not know.
+
+    Raises:
+        CaseError: `LABEL_VALUE_UNKNOWN`.
+    """
+    present = np.flatnonzero(np.bincount(values.reshape(-1))) if values.dtype == np.uint8 else np.unique(values)
+    unknown = sorted(set(present.tolist()) - set(task.label_values))
+    if unknown:
+        listed = ", ".join(str(value) for value in unknown[:5]) + (" and more" if len(unknown) > 5 else "")
+        raise CaseError(
+            FindingCode.LABEL_VALUE_UNKNOWN,
+            path,
+            f"{path} holds label values that task '{task.name}' does not know: {listed}.",
+            hint="Correct the label map, or add a class with that value to the task.",
+        )
+
+
+def write_volume(path: Path, array: NDArray[np.generic], geometry: Geometry) -> None:
+    """Write a volume under its name at once and whole, or not at all.
+
+    Args:
+        path: its suffix (.nii.gz, .nii, .nrrd, .seg.nrrd, .mha) decides the format; missing folders are made.
+        array: `[z, y, x]`, or `[C, z, y, x]` for a file with several channels; bool and float16 are widened.
+        geometry: the grid.
+
+    Raises:
+        ForgettableSegError: `DISK_FULL`, or `OUTPUT_UNWRITABLE`.
+    """
+    suffix = suffix_of(path)
+    if not suffix.endswith(_WRITABLE):
+        raise ForgettableSegError(
+            ErrorCode.OUTPUT_UNWRITABLE,
+            f"{path} does not name a kind of file that volumes can be written to.",
+            hint=f"Use one of {', '.join(_WRITABLE)}.",
+        )
+    widened = array.astype({"bool": np.uint8, "float16": np.float32}.get(array.dtype.name, array.dtype), copy=False)
+    is_vector = array.ndim == 4
+    image = sitk.GetImageFromArray(np.moveaxis(widened, 0, -1) if is_vector else widened, isVector=is_vector)
+    geometry.apply_to(image)
+    unfinished = path.with_name(f".{uuid.uuid4().hex}{suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Level 1: label maps and heatmaps hardly get smaller above it, but writing gets several times slower.
+        sitk.WriteImage(image, str(unfinished), useCompression=True, compressionLevel=1)
+        if is_nifti(unfinished):
+            check_nifti(unfinished)
+        os.replace(unfinished, path)
+    except (OSError, RuntimeError, ForgettableSegError) as error:
+        raise _unwritten(path, error, array.nbytes) from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def disk_full(path: Path) -> ForgettableSegError:
+    """The error for a disk that has no room for `path`."""
+    return ForgettableSegError(
+        ErrorCode.DISK_FULL, f"There is not enough disk space to write {path}.", hint="Free some space and try again."
+    )
+
+
+def is_out_of_space(error: BaseException) -> bool:
+    """Whether an error of the operating system means that the disk, a quota or the file system is full."""
+    return isinstance(error, OSError) and error.errno in _OUT_OF_SPACE
+
+
+def _reader(path: Path) -> sitk.ImageFileReader | sitk.Image:
+    """A reader whose header was read, or the image of a DICOM series, which has no header of its own."""
+    if not path.exists():
+        raise CaseError(FindingCode.FILE_MISSING, path, f"{path} does not exist.", hint="Check the name, or the drive.")
+    if path.is_dir():
+        return read_series(path).image
+    if is_nifti(path):
+        check_nifti(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise _unreadable(path, error) from error
+    return reader
+
+
+def _execute(path: Path, reader: sitk.ImageFileReader | sitk.Image) -> sitk.Image:
+    if isinstance(reader, sitk.Image):
+        return reader
+    try:
+        return reader.Execute()
+    except RuntimeError as error:
+        raise _unreadable(path, error) from error
+
+
+def _header_of(path: Path, reader: sitk.ImageFileReader | sitk.Image) -> Header:
+    size = reader.GetSize()
+    dimension = reader.GetDimension()
+    is_reader = isinstance(reader, sitk.ImageFileReader)
+    components = reader.GetNumberOfComponents() if is_reader else reader.GetNumberOfComponentsPerPixel()
+    if dimension == 2:
+        (a, b, c, d), origin, spacing = reader.GetDirection(), reader.GetOrigin(), reader.GetSpacing()
+        geometry = Geometry((*size, 1), (*spacing, 1.0), (*origin, 0.0), (a, b, 0.0, c, d, 0.0, 0.0, 0.0, 1.0))
+    elif dimension in (3, 4):
+        direction = np.reshape(reader.GetDirection(), (dimension, dimension))[:3, :3]
+        spacing, origin = reader.GetSpacing()[:3], reader.GetOrigin()[:3]
+        geometry = Geometry(tuple(size[:3]), tuple(spacing), tuple(origin), tuple(direction.ravel().tolist()))
+    else:
+        raise CaseError(
+            FindingCode.FOUR_DIMENSIONAL, path, f"{path} has {dimension} axes.", hint="Export one volume to each file."
+        )
+    channels = components * (size[3] if dimension == 4 else 1)
+    return Header(geometry, channels, dimension, components > 1, reader.GetPixelID())
+
+
+def _smallest_integer(low: float, high: float) -> type[np.integer]:
+    fitting = (
+        kind for kind in (np.uint8, np.uint16, np.int32) if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max
+    )
+    return next(fitting, np.int64)
+
+
+def _voxels(volume: sitk.Image, header: Header) -> NDArray[np.generic]:
+    """Voxels `[C, z, y, x]` as a view of the image's memory: the caller must hold the image while it uses them."""
+    array = sitk.GetArrayViewFromImage(volume)
+    if header.is_vector:
+        array = np.moveaxis(array, -1, 0)
+    return array.reshape(header.channels, *header.geometry.shape)
+
+
+def _check_channels(case: Case, headers: list[Header], channels: int | None) -> None:
+    found = sum(header.channels for header in headers)
+    if channels is None or found == channels:
+        return
+    path, header = max(zip(case.images, headers, strict=True), key=lambda pair: pair[1].channels)
+    if header.dimension == 4:
+        raise _four_dimensional(path, header)
+    if header.is_vector and header.pixel_id == sitk.sitkVectorUInt8 and header.channels in (3, 4):
+        raise _colour(path)
+    raise CaseError(
+        FindingCode.CHANNEL_COUNT,
+        path,
+        f"Case '{case.case_id}' ({path}) has {found} of the task's {channels} image channels."
+        if found < channels
+        else f"Case '{case.case_id}' ({path}) has {found} image channels, but the task has only {channels}.",
+        hint="Give one file for each channel of the task, or one file that holds them all.",
+    )
+
+
+def _layered(path: Path, header: Header) -> CaseError:
+    if suffix_of(path) == SEGMENTATION_SUFFIX:
+        return CaseError(
+            FindingCode.LABEL_LAYERS,
+            path,
+            f"{path} holds segments that overlap, in {header.channels} layers.",
+            hint="In Slicer, export the segmentation as a label map, in which every voxel belongs to one segment.",
+        )
+    return _four_dimensional(path, header) if header.dimension == 4 else _colour(path)
+
+
+def _four_dimensional(path: Path, header: Header) -> CaseError:
+    return CaseError(
+        FindingCode.FOUR_DIMENSIONAL,
+        path,
+        f"{path} is four-dimensional: it holds {header.channels} volumes instead of one.",
+        hint="Export the volume that is meant to a file of its own.",
+    )
+
+
+def _colour(path: Path) -> CaseError:
+    return CaseError(
+        FindingCode.COLOUR_IMAGE,
+        path,
+        f"{path} is a colour image or has several values at each voxel.",
+        hint="Use the original grey-value volume instead of a picture of it.",
+    )
+
+
+def _unreadable(path: Path, error: RuntimeError) -> CaseError:
+    text = str(error).lower()
+    if "spacing" in text:
+        message, hint = f"{path} states a voxel spacing that is zero or negative.", "Correct the file's header."
+        return CaseError(FindingCode.SPACING_INVALID, path, message, hint=hint)
+    if "orthonormal" in text or "determinant" in text:
+        message, hint = f"{path} has axes that are not at right angles.", "Resample it to a straight grid first."
+        return CaseError(FindingCode.AXES_SHEARED, path, message, hint=hint)
+    return CaseError(
+        FindingCode.FILE_UNREADABLE,
+        path,
+        f"{path} cannot be read: it is damaged, cut off, or not a NIfTI, NRRD, MetaImage or DICOM volume.",
+        hint="Copy or export it again.",
+    )
+
+
+def _unwritten(path: Path, error: Exception, size: int) -> ForgettableSegError:
+    """ITK does not say why it could not write, so the room that is left decides."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    if is_out_of_space(error) or shutil.disk_usage(folder).free < size:
+        return disk_full(path)
+    return ForgettableSegError(
+        ErrorCode.OUTPUT_UNWRITABLE, f"{path} could not be written.", hint="Choose a folder in which you may write."
+    )
+
+
+def _times(numbers: tuple[float, ...]) -> str:
+    return " x ".join(f"{one:.5g}" for one in numbers)

@@ -1,0 +1,78 @@
+"""What can be wrong with a case: one code and one plain sentence for each defect."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+from ..errors import ErrorCode, ForgettableSegError
+
+
+class FindingCode(StrEnum):
+    """Kinds of defect that validation finds."""
+
+    FILE_MISSING = "FILE_MISSING"
+    FILE_UNREADABLE = "FILE_UNREADABLE"
+    FILE_TRUNCATED = "FILE_TRUNCATED"
+    FILE_REPEATED = "FILE_REPEATED"
+    CASE_ID_REPEATED = "CASE_ID_REPEATED"
+    SPACING_INVALID = "SPACING_INVALID"
+    AXES_SHEARED = "AXES_SHEARED"
+    FOUR_DIMENSIONAL = "FOUR_DIMENSIONAL"
+    COLOUR_IMAGE = "COLOUR_IMAGE"
+    CHANNEL_COUNT = "CHANNEL_COUNT"
+    NOT_FINITE = "NOT_FINITE"
+    CONSTANT_IMAGE = "CONSTANT_IMAGE"
+    GRID_DIFFERS = "GRID_DIFFERS"
+    SEVERAL_SERIES = "SEVERAL_SERIES"
+    SLICES_UNEVEN = "SLICES_UNEVEN"
+    LABEL_MISSING = "LABEL_MISSING"
+    LABEL_NOT_INTEGER = "LABEL_NOT_INTEGER"
+    LABEL_VALUE_UNKNOWN = "LABEL_VALUE_UNKNOWN"
+    LABEL_LAYERS = "LABEL_LAYERS"
+    FOREGROUND_EMPTY = "FOREGROUND_EMPTY"
+    CLASS_ABSENT = "CLASS_ABSENT"
+
+
+_ERROR_CODES = {
+    FindingCode.FILE_MISSING: ErrorCode.FILE_MISSING,
+    FindingCode.FILE_UNREADABLE: ErrorCode.FILE_UNREADABLE,
+    FindingCode.FILE_TRUNCATED: ErrorCode.FILE_UNREADABLE,
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One defect of one case.
+
+    Args:
+        severity: "error" if the case cannot be used, "warning" if it can.
+        code: the kind of defect.
+        case_id: the case, empty where the whole list is meant.
+        path: the file, if one is to blame.
+        message: a plain sentence that names the file and says what to do.
+    """
+
+    severity: Literal["error", "warning"]
+    code: FindingCode
+    case_id: str
+    path: Path | None
+    message: str
+
+
+class CaseError(ForgettableSegError):
+    """A case cannot be used; it carries what a `Finding` needs, so that each sentence is written once.
+
+    Args:
+        finding: the kind of defect.
+        path: the file to blame.
+        message: one plain sentence that names the file.
+        hint: what to do about it.
+    """
+
+    def __init__(self, finding: FindingCode, path: Path, message: str, *, hint: str = "") -> None:
+        super().__init__(_ERROR_CODES.get(finding, ErrorCode.CASE_INVALID), message, hint=hint)
+        self.finding = finding
+        self.path = path

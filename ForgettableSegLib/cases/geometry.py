@@ -1,0 +1,102 @@
+"""Where voxels lie: size, spacing, origin and direction of a volume."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The voxel grid of a volume in patient space (LPS, millimetres).
+
+    Args:
+        size: number of voxels along x, y, z; arrays have the opposite order, see `shape`.
+        spacing: millimetres between voxel centres along x, y, z.
+        origin: position of the centre of voxel (0, 0, 0).
+        direction: 3x3 matrix, row by row; its columns are the directions of x, y, z.
+    """
+
+    size: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    origin: tuple[float, float, float]
+    direction: tuple[float, float, float, float, float, float, float, float, float]
+
+    @classmethod
+    def from_image(cls, image: sitk.Image | sitk.ImageFileReader) -> Geometry:
+        """Geometry of a 3D image, or of a reader whose header was read."""
+        return cls(
+            size=tuple(image.GetSize()),
+            spacing=tuple(image.GetSpacing()),
+            origin=tuple(image.GetOrigin()),
+            direction=tuple(image.GetDirection()),
+        )
+
+    def apply_to(self, image: sitk.Image) -> None:
+        """Lay an image of this size on this grid."""
+        image.SetSpacing(self.spacing)
+        image.SetOrigin(self.origin)
+        image.SetDirection(self.direction)
+
+    def reference_image(self) -> sitk.Image:
+        """Image of zeros on this grid, as SimpleITK's filters want for a reference."""
+        image = sitk.Image(list(self.size), sitk.sitkUInt8)
+        self.apply_to(image)
+        return image
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of an array on this grid: z, y, x."""
+        return self.size[2], self.size[1], self.size[0]
+
+    @property
+    def voxel_volume(self) -> float:
+        """Volume of one voxel in cubic millimetres."""
+        return float(np.prod(self.spacing))
+
+    def index_to_physical(self, index: ArrayLike) -> NDArray[np.float64]:
+        """Positions of (continuous) voxel indices.
+
+        Args:
+            index: indices x, y, z in the last axis, any leading axes.
+
+        Returns:
+            Positions in LPS millimetres, of the same shape.
+        """
+        matrix = np.reshape(self.direction, (3, 3)) * np.asarray(self.spacing)
+        return np.asarray(index, dtype=np.float64) @ matrix.T + np.asarray(self.origin)
+
+    def is_same_grid(self, other: Geometry, tolerance: float = 0.05) -> bool:
+        """Whether the voxels of two grids lie on each other.
+
+        Args:
+            other: the other grid.
+            tolerance: largest distance between the same corners, in parts of the smallest spacing. File formats round
+                geometry differently, so exact equality would refuse good pairs.
+        """
+        if self.size != other.size:
+            return False
+        corners = np.array(list(product(*((0, n - 1) for n in self.size))))
+        distance = np.linalg.norm(self.index_to_physical(corners) - other.index_to_physical(corners), axis=1)
+        same_step = np.allclose(self.spacing, other.spacing, rtol=tolerance)
+        return bool(same_step and distance.max() <= tolerance * min(self.spacing))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Content for JSON."""
+        return {
+            "size": list(self.size),
+            "spacing": list(self.spacing),
+            "origin": list(self.origin),
+            "direction": list(self.direction),
+        }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Geometry:
+        """The geometry that `to_dict` stored."""
+        return cls(**{key: tuple(value) for key, value in content.items()})

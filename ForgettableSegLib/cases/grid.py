@@ -1,0 +1,149 @@
+"""The grid of prepared arrays, and the way between it and the native grid of a case."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+from numpy.typing import ArrayLike, NDArray
+
+from .geometry import Geometry
+
+
+@dataclass(frozen=True)
+class PreparedGrid:
+    """Where prepared voxels lie: axes permuted and flipped to the LPS frame, slice axis first, perhaps resampled.
+
+    Args:
+        native: the grid of the case as it was read.
+        axes: the native array axis (0 z, 1 y, 2 x) that became each prepared axis S, H, W.
+        flips: whether each prepared axis runs against its native axis.
+        shape: prepared S, H, W.
+        spacing: millimetres between prepared voxels along S, H, W.
+    """
+
+    native: Geometry
+    axes: tuple[int, int, int]
+    flips: tuple[bool, bool, bool]
+    shape: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+
+    @classmethod
+    def plan(cls, native: Geometry, spacing: Sequence[float | None], slice_axis: int) -> PreparedGrid:
+        """Grid on which a case is prepared.
+
+        An axis is resampled only if that changes its number of voxels: below, grids differ by less than half a voxel
+        over the whole axis, and interpolation would only blur. The volume's extent is kept, so that the spacing becomes
+        extent / number of voxels, which is within half a voxel in the whole axis of the spacing asked for.
+
+        Args:
+            native: the grid of the case.
+            spacing: spacing asked for along the LPS array axes z, y, x; None keeps the native one.
+            slice_axis: the LPS array axis (0 axial, 1 coronal, 2 sagittal) that becomes S.
+        """
+        order, flipped = _lps_frame(native)
+        to_prepared = [slice_axis, *(axis for axis in range(3) if axis != slice_axis)]
+        axes = tuple(order[axis] for axis in to_prepared)
+        shape, actual = [], []
+        for axis in to_prepared:
+            count, step = native.shape[order[axis]], native.spacing[2 - order[axis]]
+            new_count = count if spacing[axis] is None else max(1, round(count * step / spacing[axis]))
+            shape.append(new_count)
+            actual.append(step if new_count == count else count * step / new_count)
+        return cls(native, axes, tuple(flipped[axis] for axis in to_prepared), tuple(shape), tuple(actual))
+
+    @property
+    def oriented_shape(self) -> tuple[int, int, int]:
+        """Shape after permutation and flips, before resampling."""
+        return tuple(self.native.shape[axis] for axis in self.axes)
+
+    @property
+    def is_resampled(self) -> bool:
+        """Whether prepared voxels are interpolated; otherwise they are the native voxels in another order."""
+        return self.shape != self.oriented_shape
+
+    def orient(self, volume: NDArray[np.generic]) -> NDArray[np.generic]:
+        """View of a native volume `[z, y, x]` along the prepared axes `[S, H, W]`."""
+        return np.flip(volume.transpose(self.axes), self._flipped_axes)
+
+    def unorient(self, volume: NDArray[np.generic]) -> NDArray[np.generic]:
+        """View of a volume along the prepared axes along the native ones: the inverse of `orient`."""
+        return np.flip(volume, self._flipped_axes).transpose(np.argsort(self.axes))
+
+    def to_prepared(self, volume: NDArray[np.generic], *, nearest: bool = False) -> NDArray[np.generic]:
+        """Bring a native volume `[z, y, x]` onto this grid.
+
+        Returns:
+            A new array or a view, `[S, H, W]`, of the same type.
+        """
+        return self._resample(self.orient(volume), self.shape, inverse=False, nearest=nearest)
+
+    def to_native(self, volume: NDArray[np.generic], *, nearest: bool = False) -> NDArray[np.generic]:
+        """Bring a prepared volume `[S, H, W]` onto the native grid.
+
+        Returns:
+            A new array or a view, `[z, y, x]`, of the same type.
+        """
+        return self.unorient(self._resample(volume, self.oriented_shape, inverse=True, nearest=nearest))
+
+    def index_to_physical(self, index: ArrayLike) -> NDArray[np.float64]:
+        """Positions of (continuous) prepared voxel indices.
+
+        Args:
+            index: indices S, H, W in the last axis, any leading axes.
+
+        Returns:
+            Positions in LPS millimetres.
+        """
+        scale = np.array(self.oriented_shape) / np.array(self.shape)
+        oriented = (np.asarray(index, dtype=np.float64) + 0.5) * scale - 0.5
+        unflipped = np.where(self.flips, np.array(self.oriented_shape) - 1 - oriented, oriented)
+        return self.native.index_to_physical(unflipped[..., np.argsort(self.axes)][..., ::-1])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Content for JSON."""
+        return {**asdict(self), "native": self.native.to_dict()}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> PreparedGrid:
+        """The grid that `to_dict` stored."""
+        others = {key: tuple(value) for key, value in content.items() if key != "native"}
+        return cls(native=Geometry.from_dict(content["native"]), **others)
+
+    @property
+    def _flipped_axes(self) -> tuple[int, ...]:
+        return tuple(axis for axis, flip in enumerate(self.flips) if flip)
+
+    def _resample(
+        self, volume: NDArray[np.generic], shape: tuple[int, int, int], *, inverse: bool, nearest: bool
+    ) -> NDArray[np.generic]:
+        """Resample within the oriented frame, where the grids differ in scale only (which ITK does fastest)."""
+        if not self.is_resampled:
+            return volume
+        native_step = [step * n / m for step, n, m in zip(self.spacing, self.shape, self.oriented_shape, strict=True)]
+        steps = (self.spacing, native_step) if inverse else (native_step, self.spacing)
+        source = sitk.GetImageFromArray(np.ascontiguousarray(volume))
+        source.SetSpacing(steps[0][::-1])
+        # Both grids begin at the same face of the volume, half a voxel before the first centre.
+        source.SetOrigin([step / 2 for step in reversed(steps[0])])
+        resampler = sitk.ResampleImageFilter()
+        resampler.SetSize(shape[::-1])
+        resampler.SetOutputSpacing(steps[1][::-1])
+        resampler.SetOutputOrigin([step / 2 for step in reversed(steps[1])])
+        resampler.SetInterpolator(sitk.sitkNearestNeighbor if nearest else sitk.sitkLinear)
+        # Centres may fall outside by rounding; the nearest voxel is the only honest value there.
+        resampler.SetUseNearestNeighborExtrapolator(True)
+        return sitk.GetArrayFromImage(resampler.Execute(source))
+
+
+def _lps_frame(native: Geometry) -> tuple[list[int], list[bool]]:
+    """Native array axis that lies along each LPS array axis (z, y, x), and whether it runs the other way."""
+    probe = sitk.Image([1, 1, 1], sitk.sitkUInt8)
+    probe.SetDirection(native.direction)
+    orient = sitk.DICOMOrientImageFilter()
+    orient.SetDesiredCoordinateOrientation("LPS")
+    orient.Execute(probe)
+    return [2 - axis for axis in reversed(orient.GetPermuteOrder())], list(reversed(orient.GetFlipAxes()))

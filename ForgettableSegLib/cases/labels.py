@@ -1,0 +1,30 @@
+"""Label values of files and class indices of networks."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .task import Task
+
+# Voxels that belong to no class: padding of patches. Losses, prototypes and scores leave them out.
+IGNORE_LABEL = 255
+
+
+def to_class_indices(values: NDArray[np.integer], task: Task) -> NDArray[np.uint8]:
+    """Class index (0 background, then in task order) of each label value.
+
+    Args:
+        values: label values of the task, any shape; `files.check_label_values` refuses others.
+        task: gives the value of each class.
+    """
+    table = np.zeros(max(task.label_values) + 1, dtype=np.uint8)
+    for index, value in enumerate(task.label_values):
+        table[value] = index
+    return table[values]
+
+
+def to_label_values(classes: NDArray[np.integer], task: Task) -> NDArray[np.uint8] | NDArray[np.uint16]:
+    """Label value of each class index, in the smallest unsigned type that holds all of the task's values."""
+    kind = np.uint8 if max(task.label_values) <= np.iinfo(np.uint8).max else np.uint16
+    return np.asarray(task.label_values, dtype=kind)[classes]

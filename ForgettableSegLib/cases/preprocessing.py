@@ -1,0 +1,291 @@
+"""From a case as it was read to what a network sees, and back (METHOD A.2 and A.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from statistics import median
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import ErrorCode, ForgettableSegError
+from .case import Case
+from .files import read_header, read_image, read_label
+from .geometry import Geometry
+from .grid import PreparedGrid
+from .intensity import ForegroundStatistics, Scaling, clip_ct, ct_scaling, image_scaling
+from .labels import to_class_indices
+from .task import Task
+
+# Written into models and cache keys; raise it when the same settings give other arrays.
+VERSION = 1
+# An axis is the slice axis by its spacing only if it is clearly the coarsest one.
+_CLEARLY_COARSER = 1.2
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How cases are prepared. It belongs to a model, and travels with it.
+
+    Args:
+        spatial_dims: 2 (a network sees slices) or 3.
+        modality: "CT" clips and scales with `ct_statistics`; every other word scales each image by itself.
+        slice_axis: axis of the LPS frame that becomes the slice axis: 0 axial, 1 coronal, 2 sagittal.
+        spacing: millimetres along the LPS array axes z, y, x; None keeps each case's own, as on the slice axis in 2D.
+        isotropic: whether the spacing is one number for all axes, as in the paper.
+        ct_statistics: mean and standard deviation of clipped foreground voxels of each channel, for CT.
+        orientation: the anatomical frame; always "LPS".
+        version: of this algorithm.
+    """
+
+    spatial_dims: int
+    modality: str
+    slice_axis: int
+    spacing: tuple[float | None, float | None, float | None]
+    isotropic: bool = False
+    ct_statistics: tuple[tuple[float, float], ...] | None = None
+    orientation: str = "LPS"
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        if self.version != VERSION or self.orientation != "LPS":
+            raise _invalid(
+                f"These preprocessing settings are version {self.version} in frame '{self.orientation}', which this "
+                f"version of ForgettableSeg does not know; update it."
+            )
+        if self.spatial_dims not in (2, 3):
+            raise _invalid(f"spatial_dims must be 2 or 3, not {self.spatial_dims!r}.")
+        if self.slice_axis not in (0, 1, 2):
+            raise _invalid(f"slice_axis must be 0 (axial), 1 (coronal) or 2 (sagittal), not {self.slice_axis!r}.")
+        if len(self.spacing) != 3 or not all(step is None or step > 0 for step in self.spacing):
+            raise _invalid(f"spacing must be three numbers above zero, not {self.spacing!r}.")
+        if self.modality == "CT" and not self.ct_statistics:
+            raise _invalid("Preprocessing of CT needs the intensity statistics of the training cases.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Content for JSON; `from_dict` gives the same settings back."""
+        content = asdict(self)
+        content["spacing"] = list(self.spacing)
+        content["ct_statistics"] = None if self.ct_statistics is None else [list(pair) for pair in self.ct_statistics]
+        return content
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Preprocessing:
+        """The settings that `to_dict` stored.
+
+        Raises:
+            ForgettableSegError: `SETTING_INVALID`.
+        """
+        unknown = sorted(set(content) - {one.name for one in fields(cls)})
+        if unknown:
+            raise _invalid(f"Preprocessing has no setting '{unknown[0]}'.")
+        missing = [one for one in ("spatial_dims", "modality", "slice_axis", "spacing") if one not in content]
+        if missing:
+            raise _invalid(f"The preprocessing settings lack {', '.join(missing)}.")
+        statistics = content.get("ct_statistics")
+        converted = {
+            "spacing": tuple(content["spacing"]),
+            "ct_statistics": None if statistics is None else tuple((mean, deviation) for mean, deviation in statistics),
+        }
+        return cls(**{**content, **converted})
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A case as a network sees it.
+
+    Args:
+        image: float32 `[C, S, H, W]`, normalised.
+        label: class index, uint8 `[S, H, W]`, or None.
+        grid: where the voxels lie; leads back to the native grid.
+    """
+
+    image: NDArray[np.float32]
+    label: NDArray[np.uint8] | None
+    grid: PreparedGrid
+
+
+class HasGrid(Protocol):
+    """A `Prepared` or a `cache.PreparedCase`."""
+
+    @property
+    def grid(self) -> PreparedGrid: ...
+
+
+def plan_preprocessing(
+    cases: Iterable[Case], task: Task, *, spatial_dims: int, slice_axis: int | None = None, isotropic: bool = False
+) -> Preprocessing:
+    """Derive the settings from the training cases: from them alone, or held-out cases would leak into the model.
+
+    The spacing is the median along each LPS axis; with `isotropic` it is one number, the median over all axes and cases
+    (the reading of the paper's "unified isotropic" in METHOD A.6 (i)), also through plane. Without it, 2D
+    networks keep each case's own distance between slices, because interpolated slices are invented data.
+
+    Args:
+        cases: the training cases.
+        task: tells the modality and the number of channels.
+        spatial_dims: 2 or 3.
+        slice_axis: axis of the LPS frame; None for the coarsest axis if it is clearly so, else axial.
+        isotropic: see above.
+
+    Raises:
+        ForgettableSegError: `CASE_LIST_INVALID` without cases; whatever reading a header (CT: a whole case) raises.
+    """
+    statistics = ForegroundStatistics(len(task.channels))
+    spacings = []
+    for case in cases:
+        geometry = read_header(case.images[0]).geometry
+        frame = PreparedGrid.plan(geometry, (None, None, None), 0)
+        spacings.append(frame.spacing)
+        if task.modality == "CT":
+            _add_foreground(statistics, case, task)
+    if not spacings:
+        raise ForgettableSegError(ErrorCode.CASE_LIST_INVALID, "There is no training case to plan for.")
+    per_axis = [median(steps) for steps in zip(*spacings, strict=True)]
+    if slice_axis is None:
+        slice_axis = _coarsest_axis(per_axis)
+    spacing: list[float | None] = [median(sum(spacings, ()))] * 3 if isotropic else list(per_axis)
+    if spatial_dims == 2 and not isotropic and slice_axis in (0, 1, 2):
+        spacing[slice_axis] = None
+    return Preprocessing(
+        spatial_dims=spatial_dims,
+        modality=task.modality,
+        slice_axis=slice_axis,
+        spacing=tuple(spacing),
+        isotropic=isotropic,
+        ct_statistics=statistics.result() if task.modality == "CT" else None,
+    )
+
+
+def prepare(
+    image: NDArray[np.float32],
+    geometry: Geometry,
+    preprocessing: Preprocessing,
+    label: NDArray[np.uint8] | None = None,
+    *,
+    name: str = "The image",
+) -> Prepared:
+    """Normalise an image and bring it, and its label, onto the prepared grid.
+
+    Nothing is padded: a reader of patches fills what lies outside with `labels.IGNORE_LABEL`.
+
+    Args:
+        image: `[C, z, y, x]`; it is not changed.
+        geometry: its grid.
+        preprocessing: the settings.
+        label: class indices `[z, y, x]`, see `labels.to_class_indices`.
+        name: how an error calls the image: the file.
+
+    Raises:
+        ForgettableSegError: `CASE_INVALID` for NaN or infinite voxels or a wrong number of channels.
+    """
+    grid = PreparedGrid.plan(geometry, preprocessing.spacing, preprocessing.slice_axis)
+    if preprocessing.ct_statistics is not None and len(image) != len(preprocessing.ct_statistics):
+        raise ForgettableSegError(
+            ErrorCode.CASE_INVALID,
+            f"{name} has {len(image)} channels, but the model was trained with {len(preprocessing.ct_statistics)}.",
+            hint="Give one image for each channel.",
+        )
+    prepared = np.empty((len(image), *grid.shape), dtype=np.float32)
+    for index, channel in enumerate(image):
+        scaling = _scaling(channel, index, preprocessing, name)
+        clipped = clip_ct(channel) if preprocessing.modality == "CT" else channel
+        prepared[index] = grid.to_prepared(clipped)
+        # Interpolation weights add up to one, so scaling after it equals scaling before it, and saves a copy.
+        scaling.apply(prepared[index])
+    prepared_label = None if label is None else np.ascontiguousarray(grid.to_prepared(label, nearest=True))
+    return Prepared(prepared, prepared_label, grid)
+
+
+def prepare_case(case: Case, task: Task, preprocessing: Preprocessing, *, with_label: bool = True) -> Prepared:
+    """Read a case and prepare it.
+
+    Args:
+        case: the case.
+        task: tells the number of channels and the label values.
+        preprocessing: the settings.
+        with_label: whether the label, if the case has one, is read too.
+
+    Raises:
+        ForgettableSegError: whatever reading and preparing raise.
+    """
+    image, geometry = read_image(case, channels=len(task.channels))
+    label = None
+    if with_label and case.label is not None:
+        label = to_class_indices(read_label(case, task, geometry=geometry), task)
+    return prepare(image, geometry, preprocessing, label, name=str(case.images[0]))
+
+
+def restore(values: ArrayLike, prepared: HasGrid) -> NDArray[np.float32]:
+    """Bring probabilities from the prepared onto the native grid, linearly (an exact copy where nothing is resampled).
+
+    Args:
+        values: float32 `[C, S, H, W]`, an array or a tensor on the CPU.
+        prepared: what they were computed from.
+
+    Returns:
+        `[C, z, y, x]` on exactly the native grid.
+    """
+    maps = np.asarray(values)
+    restored = np.empty((len(maps), *prepared.grid.native.shape), dtype=maps.dtype)
+    for index, one in enumerate(maps):
+        restored[index] = prepared.grid.to_native(one)
+    return restored
+
+
+def restore_scalar(values: ArrayLike, prepared: HasGrid) -> NDArray[np.float32]:
+    """As `restore`, for a single map `[S, H, W]`, as a heatmap is. Returns `[z, y, x]`."""
+    return np.ascontiguousarray(prepared.grid.to_native(np.asarray(values)))
+
+
+def restore_classes(values: ArrayLike, prepared: HasGrid) -> NDArray[np.uint8]:
+    """Class of highest probability on the native grid: `restore(...).argmax(0)` with memory for two maps instead of C.
+
+    Args:
+        values: probabilities `[C, S, H, W]`.
+        prepared: what they were computed from.
+
+    Returns:
+        Class indices `[z, y, x]`; the lower index wins a tie.
+    """
+    maps = np.asarray(values)
+    if not prepared.grid.is_resampled:
+        return np.ascontiguousarray(prepared.grid.unorient(maps.argmax(0).astype(np.uint8)))
+    highest = prepared.grid.to_native(maps[0]).copy()
+    classes = np.zeros(highest.shape, dtype=np.uint8)
+    for index in range(1, len(maps)):
+        one = prepared.grid.to_native(maps[index])
+        is_higher = one > highest
+        classes[is_higher] = index
+        np.copyto(highest, one, where=is_higher)
+    return classes
+
+
+def _scaling(channel: NDArray[np.float32], index: int, preprocessing: Preprocessing, name: str) -> Scaling:
+    if not all(np.isfinite(plane).all() for plane in channel):
+        raise ForgettableSegError(
+            ErrorCode.CASE_INVALID,
+            f"{name} holds voxels that are not numbers (NaN or infinite).",
+            hint="Replace them, for example by the value of air, and try again.",
+        )
+    if preprocessing.modality == "CT":
+        return ct_scaling(*preprocessing.ct_statistics[index])
+    return image_scaling(channel)
+
+
+def _add_foreground(statistics: ForegroundStatistics, case: Case, task: Task) -> None:
+    image, geometry = read_image(case, channels=len(task.channels))
+    label = None if case.label is None else read_label(case, task, geometry=geometry)
+    statistics.add(image, None if label is None else label > 0)
+
+
+def _coarsest_axis(spacing: Sequence[float]) -> int:
+    coarsest = max(range(3), key=lambda axis: spacing[axis])
+    others = [step for axis, step in enumerate(spacing) if axis != coarsest]
+    return coarsest if spacing[coarsest] > _CLEARLY_COARSER * max(others) else 0
+
+
+def _invalid(message: str) -> ForgettableSegError:
+    return ForgettableSegError(ErrorCode.SETTING_INVALID, message)
