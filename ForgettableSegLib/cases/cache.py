@@ -110,7 +110,7 @@ class CaseCache:
             The prepared cases, in order.
 
         Raises:
-            ForgettableSegError: `DISK_FULL` and `OUTPUT_UNWRITABLE` always; what is wrong with a case without `on_error`.
+            ForgettableSegError: `DISK_FULL`, `OUTPUT_UNWRITABLE`; and, without `on_error`, what is wrong with a case.
         """
         cases = list(cases)
         folder = self._root / _settings_key(task, preprocessing)

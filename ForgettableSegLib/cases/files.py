@@ -18,6 +18,7 @@ from .case import Case
 from .dicom import read_series
 from .findings import CaseError, FindingCode
 from .geometry import Geometry
+from .labels import values_present
 from .nifti import check_nifti, is_nifti
 from .task import Task
 
@@ -182,8 +183,7 @@ def check_label_values(values: NDArray[np.integer], task: Task, path: Path) -> N
     Raises:
         CaseError: `LABEL_VALUE_UNKNOWN`.
     """
-    present = np.flatnonzero(np.bincount(values.reshape(-1))) if values.dtype == np.uint8 else np.unique(values)
-    unknown = sorted(set(present.tolist()) - set(task.label_values))
+    unknown = sorted(set(values_present(values)) - set(task.label_values))
     if unknown:
         listed = ", ".join(str(value) for value in unknown[:5]) + (" and more" if len(unknown) > 5 else "")
         raise CaseError(

@@ -11,6 +11,15 @@ from .task import Task
 IGNORE_LABEL = 255
 
 
+def values_present(values: NDArray[np.integer]) -> list[int]:
+    """The values that occur in a label map `[z, y, x]`, sorted; plane by plane, because counting widens to 64 bits."""
+    found: set[int] = set()
+    for plane in values:
+        counted = values.dtype == np.uint8
+        found.update((np.flatnonzero(np.bincount(plane.reshape(-1))) if counted else np.unique(plane)).tolist())
+    return sorted(found)
+
+
 def to_class_indices(values: NDArray[np.integer], task: Task) -> NDArray[np.uint8]:
     """Class index (0 background, then in task order) of each label value.
 
