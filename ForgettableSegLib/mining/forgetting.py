@@ -162,7 +162,7 @@ class ForgettingStatistics:
         ids = ids.cpu()
         return self.never_learnt()[ids] | (self.events[ids] > self.most_events())
 
-    def suspects(self, *, confidence: float = 0.2, variability: float = 0.5, minimum: int = 3) -> Tensor:
+    def suspects(self, *, confidence: float = 0.1, variability: float = 0.5, minimum: int = 3) -> Tensor:
         """Samples whose label is probably wrong: never learnt, low confidence, low variability.
 
         Args:
@@ -183,6 +183,7 @@ class ForgettingStatistics:
         return ids[mean[ids].sort(stable=True).indices]
 
     def state_dict(self) -> dict[str, Tensor]:
+        """Everything, as tensors and plain types."""
         names = (*self._COUNTS, "_was_correct", "_mean", "_m2")
         return {name.lstrip("_"): getattr(self, name).clone() for name in names}
 

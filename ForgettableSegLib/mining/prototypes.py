@@ -82,10 +82,12 @@ class Prototypes:
 
     @property
     def num_classes(self) -> int:
+        """C, the background included."""
         return self.mean.shape[0]
 
     @property
     def feature_size(self) -> int:
+        """D, the length of a voxel's feature vector."""
         return self.mean.shape[1]
 
     @property
@@ -152,6 +154,7 @@ class Prototypes:
         return self
 
     def state_dict(self) -> dict[str, Tensor]:
+        """Everything, as tensors and plain types."""
         return {"mean": self.mean.clone(), "variance": self.variance.clone(), "count": self.count.clone()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

@@ -79,9 +79,11 @@ class TermStatistics:
         return (terms - self.mean.to(terms.device).view(shape)) * scale.view(shape)
 
     def state_dict(self) -> dict[str, Tensor | int]:
+        """Everything, as tensors and plain types."""
         return {"mean": self.mean.clone(), "square": self.square.clone(), "count": self.count}
 
     def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
+        """Restore what `state_dict` returned, bit for bit."""
         self.mean = state["mean"].clone()
         self.square = state["square"].clone()
         self.count = int(state["count"])

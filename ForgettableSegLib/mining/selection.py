@@ -59,9 +59,11 @@ class HardCount:
         self.carry = min(self.carry + count, max(1.0, batch_size * self.rho))
 
     def state_dict(self) -> dict[str, float]:
+        """Everything, as tensors and plain types."""
         return {"carry": self.carry}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
+        """Restore what `state_dict` returned, bit for bit."""
         self.carry = float(state["carry"])
 
 
@@ -102,6 +104,7 @@ class ScoreHistory:
         return float(torch.quantile(self.values[: min(self.seen, len(self.values))], q))
 
     def state_dict(self) -> dict[str, Tensor | int]:
+        """Everything, as tensors and plain types."""
         return {"values": self.values.clone(), "seen": self.seen}
 
     def load_state_dict(self, state: dict[str, Tensor | int]) -> None:
