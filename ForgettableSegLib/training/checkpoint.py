@@ -9,9 +9,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import pickle
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +90,9 @@ class CheckpointFolder:
         files = [path for path in self.files() if iteration is None or int(path.name[:9]) == iteration]
         for path in files:
             if _sha256(path) == _NAME.match(path.name).group(2):
-                return torch.load(path, map_location="cpu", weights_only=True)
+                # Whole, but made by somebody else: anything beside tensors and plain types is refused unread.
+                with suppress(pickle.UnpicklingError):
+                    return torch.load(path, map_location="cpu", weights_only=True)
             warn(f"The checkpoint {path.name} is damaged and was passed over; the run goes on from the one before it.")
         if files:
             msg = f"All checkpoints in {self.folder} are damaged."

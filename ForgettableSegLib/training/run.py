@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 import shutil
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -168,7 +169,7 @@ def _prepare(
     for part in ("train", "validation"):
         wanted = config.select(getattr(config.split, part))
 
-        def tell(done: int, of: int, part: str = part) -> None:
+        def tell(done: int, of: int, case_id: str, part: str = part) -> None:
             recorder.listener.check_cancelled()
             recorder.progress(f"prepare {part} cases", done, of)
 
