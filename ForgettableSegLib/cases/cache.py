@@ -221,9 +221,7 @@ def _open_entry(entry: Path, case: Case) -> PreparedCase | None:
     except (ValueError, KeyError, TypeError, OSError):
         pass
     else:
-        return PreparedCase(
-            case.case_id, case.group, arrays[_IMAGE], arrays.get(_LABEL), foreground, grid, entry.name
-        )
+        return PreparedCase(case.case_id, case.group, arrays[_IMAGE], arrays.get(_LABEL), foreground, grid, entry.name)
     _discard(entry)
     return None
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import SimpleITK as sitk
 
 from .findings import CaseError, FindingCode
+
+_POSITION, _ORIENTATION = "0020|0032", "0020|0037"
+# Distances between slices that differ by more than this part of the usual one mean a missing slice or a varying step.
+_UNEVEN = 0.1
 
 
 @dataclass(frozen=True)
@@ -48,10 +53,14 @@ def read_series(folder: Path) -> Series:
             f"Folder {folder} holds no DICOM series.",
             hint="Choose the folder in which the slices of one series lie.",
         )
+    _check_slices(folder, series)
     files = series[0]
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames([str(file) for file in files])
+    reader.MetaDataDictionaryArrayUpdateOn()
     try:
         # A multi-frame file is a whole volume already, and stacking it would add a fourth axis.
-        image = sitk.ReadImage(str(files[0])) if len(files) == 1 else sitk.ReadImage([str(file) for file in files])
+        image = sitk.ReadImage(str(files[0])) if len(files) == 1 else reader.Execute()
     except RuntimeError as error:
         raise CaseError(
             FindingCode.FILE_UNREADABLE,
@@ -59,4 +68,34 @@ def read_series(folder: Path) -> Series:
             f"The DICOM series in {folder} cannot be read: a slice is damaged, or slices differ in size.",
             hint="Export the series again.",
         ) from error
-    return Series(image, files, len(series), image.HasMetaDataKey("ITK_non_uniform_sampling_deviation"))
+    return Series(image, files, len(series), len(files) > 2 and _is_uneven(reader, len(files)))
+
+
+def _check_slices(folder: Path, series: list[tuple[Path, ...]]) -> None:
+    """Refuse folders with damaged slices, which the search for series leaves out without a word."""
+    known = {file.name for files in series for file in files} | {"DICOMDIR"}
+    for path in sorted(folder.iterdir()):
+        if path.name not in known and path.is_file() and _is_dicom(path):
+            raise CaseError(
+                FindingCode.FILE_UNREADABLE,
+                path,
+                f"{path} is a damaged DICOM file.",
+                hint="Export the series again, or take the file out of the folder if it is not one of its slices.",
+            )
+
+
+def _is_dicom(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(132)[128:] == b"DICM"
+
+
+def _is_uneven(reader: sitk.ImageSeriesReader, count: int) -> bool:
+    """ITK only prints a warning for this, also for the rounding of positions, and stretches the volume evenly."""
+    slices = range(count)
+    if not all(reader.HasMetaDataKey(index, key) for index in slices for key in (_POSITION, _ORIENTATION)):
+        return False
+    row, column = np.reshape([float(one) for one in reader.GetMetaData(0, _ORIENTATION).split("\\")], (2, 3))
+    positions = [[float(one) for one in reader.GetMetaData(index, _POSITION).split("\\")] for index in slices]
+    steps = np.abs(np.diff(np.array(positions) @ np.cross(row, column)))
+    usual = np.median(steps)
+    return bool(np.abs(steps - usual).max() > _UNEVEN * usual)

@@ -19,7 +19,7 @@ from .dicom import read_series
 from .findings import CaseError, FindingCode
 from .geometry import Geometry
 from .labels import values_present
-from .nifti import check_nifti, is_nifti
+from .nifti import check_complete, check_header, is_nifti
 from .task import Task
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm")
@@ -140,6 +140,21 @@ def read_label(case: Case, task: Task | None = None, *, geometry: Geometry | Non
     Raises:
         CaseError: as `read_label_map`; also without a label, on another grid, or with values outside the task.
     """
+    path = label_path(case)
+    values, own_geometry = read_label_map(path)
+    if geometry is not None:
+        check_same_grid(path, own_geometry, case.images[0], geometry)
+    if task is not None:
+        check_label_values(values, task, path)
+    return values
+
+
+def label_path(case: Case) -> Path:
+    """The label file of a case.
+
+    Raises:
+        CaseError: `LABEL_MISSING`.
+    """
     if case.label is None:
         raise CaseError(
             FindingCode.LABEL_MISSING,
@@ -147,12 +162,7 @@ def read_label(case: Case, task: Task | None = None, *, geometry: Geometry | Non
             f"Case '{case.case_id}' ({case.images[0]}) has no label.",
             hint="Add its label map, or leave the case out.",
         )
-    values, own_geometry = read_label_map(case.label)
-    if geometry is not None:
-        check_same_grid(case.label, own_geometry, case.images[0], geometry)
-    if task is not None:
-        check_label_values(values, task, case.label)
-    return values
+    return case.label
 
 
 def check_same_grid(path: Path, geometry: Geometry, other_path: Path, other: Geometry) -> None:
@@ -222,7 +232,7 @@ def write_volume(path: Path, array: NDArray[np.generic], geometry: Geometry) -> 
         # Level 1: label maps and heatmaps hardly get smaller above it, but writing gets several times slower.
         sitk.WriteImage(image, str(unfinished), useCompression=True, compressionLevel=1)
         if is_nifti(unfinished):
-            check_nifti(unfinished)
+            check_complete(unfinished)
         os.replace(unfinished, path)
     except (OSError, RuntimeError, ForgettableSegError) as error:
         raise _unwritten(path, error, array.nbytes) from error
@@ -249,7 +259,7 @@ def _reader(path: Path) -> sitk.ImageFileReader | sitk.Image:
     if path.is_dir():
         return read_series(path).image
     if is_nifti(path):
-        check_nifti(path)
+        check_header(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -262,6 +272,8 @@ def _reader(path: Path) -> sitk.ImageFileReader | sitk.Image:
 def _execute(path: Path, reader: sitk.ImageFileReader | sitk.Image) -> sitk.Image:
     if isinstance(reader, sitk.Image):
         return reader
+    if is_nifti(path):
+        check_complete(path)
     try:
         return reader.Execute()
     except RuntimeError as error:

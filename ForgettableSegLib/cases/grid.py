@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ class PreparedGrid:
             spacing: spacing asked for along the LPS array axes z, y, x; None keeps the native one.
             slice_axis: the LPS array axis (0 axial, 1 coronal, 2 sagittal) that becomes S.
         """
-        order, flipped = _lps_frame(native)
+        order, flipped = _lps_frame(native.direction)
         to_prepared = [slice_axis, *(axis for axis in range(3) if axis != slice_axis)]
         axes = tuple(order[axis] for axis in to_prepared)
         shape, actual = [], []
@@ -139,10 +140,11 @@ class PreparedGrid:
         return sitk.GetArrayFromImage(resampler.Execute(source))
 
 
-def _lps_frame(native: Geometry) -> tuple[list[int], list[bool]]:
+@lru_cache(maxsize=64)
+def _lps_frame(direction: tuple[float, ...]) -> tuple[list[int], list[bool]]:
     """Native array axis that lies along each LPS array axis (z, y, x), and whether it runs the other way."""
     probe = sitk.Image([1, 1, 1], sitk.sitkUInt8)
-    probe.SetDirection(native.direction)
+    probe.SetDirection(direction)
     orient = sitk.DICOMOrientImageFilter()
     orient.SetDesiredCoordinateOrientation("LPS")
     orient.Execute(probe)

@@ -12,6 +12,8 @@ from typing import BinaryIO
 
 from .findings import CaseError, FindingCode
 
+# Long enough for NIfTI-1 (348 bytes) and NIfTI-2.
+_HEADER_SIZE = 540
 _CHUNK = 1 << 20
 
 
@@ -26,19 +28,42 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
-def check_nifti(path: Path) -> None:
-    """Check spacing, length and (compressed files) the checksum.
+def check_header(path: Path) -> None:
+    """Check that a file has a NIfTI header, which states a possible spacing.
 
     Raises:
         CaseError: `FILE_TRUNCATED`, `FILE_UNREADABLE` or `SPACING_INVALID`.
     """
+    header, _ = _scan(path, whole=False)
+    if min(header.spacing) <= 0:
+        raise CaseError(
+            FindingCode.SPACING_INVALID,
+            path,
+            f"{path} states a voxel spacing of {' x '.join(f'{one:g}' for one in header.spacing)} mm.",
+            hint="Every spacing must be above zero; correct the file's header.",
+        )
+
+
+def check_complete(path: Path) -> None:
+    """Check that a file holds all voxels that its header promises, and (compressed files) its checksum.
+
+    Raises:
+        CaseError: `FILE_TRUNCATED` or `FILE_UNREADABLE`.
+    """
+    header, found = _scan(path, whole=True)
+    if found < header.bytes_needed:
+        raise _truncated(path)
+
+
+def _scan(path: Path, *, whole: bool) -> tuple[_Header, int]:
+    """The header of a file, and the number of bytes read (uncompressed)."""
     try:
         with _open(path) as stream:
-            header = _parse(stream.read(540))
-            found = min(540, header.bytes_needed)
-            stream.seek(found)
-            while chunk := stream.read(_CHUNK):
+            start = stream.read(_HEADER_SIZE)
+            found = len(start)
+            while whole and (chunk := stream.read(_CHUNK)):
                 found += len(chunk)
+        return _parse(start), found
     except (EOFError, zlib.error, gzip.BadGzipFile, struct.error) as error:
         raise _truncated(path) from error
     except ValueError as error:
@@ -48,15 +73,6 @@ def check_nifti(path: Path) -> None:
             f"{path} is named like a NIfTI volume, but is none.",
             hint="Export it again from the program that wrote it.",
         ) from error
-    if found < header.bytes_needed:
-        raise _truncated(path)
-    if min(header.spacing) <= 0:
-        raise CaseError(
-            FindingCode.SPACING_INVALID,
-            path,
-            f"{path} states a voxel spacing of {' x '.join(f'{one:g}' for one in header.spacing)} mm.",
-            hint="Every spacing must be above zero; correct the file's header.",
-        )
 
 
 def _open(path: Path) -> BinaryIO:

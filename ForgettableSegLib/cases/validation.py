@@ -1,0 +1,176 @@
+"""Everything that is wrong with a list of cases, in one list, before anything trains."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+import numpy as np
+
+from .case import Case
+from .content import file_key
+from .dicom import read_series
+from .files import check_label_values, check_same_grid, label_path, read_image, read_label_map
+from .findings import CaseError, Finding, FindingCode
+from .geometry import Geometry
+from .labels import values_present
+from .task import Task
+
+
+def validate_cases(
+    cases: Iterable[Case],
+    task: Task,
+    *,
+    labels_required: bool = True,
+    progress: Callable[[int, int, str], None] | None = None,
+) -> list[Finding]:
+    """Read every case once and list what is wrong with it.
+
+    Args:
+        cases: a case list, or cases.
+        task: what they are meant for.
+        labels_required: whether a case without a label is an error, as it is for training.
+        progress: called before each case with the number of cases done, the number of cases and the case's id; and at
+            the end. It may raise, for example `Cancelled`.
+
+    Returns:
+        Findings in the order of the cases, those about the whole list last. Empty if all is well.
+    """
+    cases = list(cases)
+    findings: list[Finding] = []
+    present: set[int] = set()
+    for done, case in enumerate(cases):
+        if progress:
+            progress(done, len(cases), case.case_id)
+        with _collecting(findings, case):
+            present |= _check_case(case, task, findings, labels_required=labels_required)
+    if progress:
+        progress(len(cases), len(cases), "")
+    findings += _repeated_ids(cases)
+    findings += _repeated_files(cases)
+    if present:
+        findings += _absent_classes(task, present)
+    return findings
+
+
+def series_warnings(case: Case) -> list[Finding]:
+    """What a user should know of the DICOM folders among a case's images: which series was taken, and uneven slices.
+
+    Raises:
+        CaseError: if a series cannot be read.
+    """
+    found = []
+    for folder in (path for path in case.images if path.is_dir()):
+        series = read_series(folder)
+        if series.series_in_folder > 1:
+            message = (
+                f"Folder {folder} holds {series.series_in_folder} DICOM series; the one with most slices "
+                f"({len(series.files)}) was taken. Keep each series in a folder of its own to choose another."
+            )
+            found.append(Finding("warning", FindingCode.SEVERAL_SERIES, case.case_id, folder, message))
+        if series.is_uneven:
+            message = (
+                f"The distance between slices varies in the DICOM series in {folder}, so positions are inexact; "
+                f"look for missing slices and export the series again."
+            )
+            found.append(Finding("warning", FindingCode.SLICES_UNEVEN, case.case_id, folder, message))
+    return found
+
+
+@contextmanager
+def _collecting(findings: list[Finding], case: Case) -> Iterator[None]:
+    """Turn the error that ends a check into a finding."""
+    try:
+        yield
+    except CaseError as error:
+        findings.append(Finding("error", error.finding, case.case_id, error.path, str(error)))
+
+
+def _check_case(case: Case, task: Task, findings: list[Finding], *, labels_required: bool) -> set[int]:
+    """Append what is wrong with one case, and return the label values of its reference."""
+    geometry = None
+    with _collecting(findings, case):
+        findings += series_warnings(case)
+        geometry = _check_image(case, task, findings)
+    if case.label is None and not labels_required:
+        return set()
+    return _check_label(case, task, geometry, findings)
+
+
+def _check_image(case: Case, task: Task, findings: list[Finding]) -> Geometry:
+    image, geometry = read_image(case, channels=len(task.channels))
+    for index, channel in enumerate(image):
+        path = case.images[index] if len(case.images) == len(image) else case.images[0]
+        bad = sum(int(np.count_nonzero(~np.isfinite(plane))) for plane in channel)
+        if bad:
+            message = (
+                f"{path} holds {bad} voxels that are not numbers (NaN or infinite). "
+                f"Replace them, for example by the value of air."
+            )
+            findings.append(Finding("error", FindingCode.NOT_FINITE, case.case_id, path, message))
+        elif channel.min() == channel.max():
+            message = f"{path} holds the same value everywhere. Check that the right file was exported."
+            findings.append(Finding("warning", FindingCode.CONSTANT_IMAGE, case.case_id, path, message))
+    return geometry
+
+
+def _check_label(case: Case, task: Task, geometry: Geometry | None, findings: list[Finding]) -> set[int]:
+    path = label_path(case)
+    values, own_geometry = read_label_map(path)
+    if geometry is not None:
+        with _collecting(findings, case):
+            check_same_grid(path, own_geometry, case.images[0], geometry)
+    with _collecting(findings, case):
+        check_label_values(values, task, path)
+    present = set(values_present(values))
+    if present == {0}:
+        message = (
+            f"{path} holds background only. Check that the right file was chosen; "
+            f"if the case shows nothing to segment, all is well."
+        )
+        findings.append(Finding("warning", FindingCode.FOREGROUND_EMPTY, case.case_id, path, message))
+    return present
+
+
+def _repeated_ids(cases: Sequence[Case]) -> list[Finding]:
+    counts = Counter(case.case_id for case in cases)
+    message = "{} cases have the id '{}'. Give each case its own, or their results overwrite each other."
+    return [
+        Finding("error", FindingCode.CASE_ID_REPEATED, case_id, None, message.format(count, case_id))
+        for case_id, count in counts.items()
+        if count > 1
+    ]
+
+
+def _repeated_files(cases: Sequence[Case]) -> list[Finding]:
+    """Files of the same content: within a case a mistake, among cases a leak between the parts of a split."""
+    found = []
+    cases_of: defaultdict[str, list[Case]] = defaultdict(list)
+    for case in cases:
+        with suppress(CaseError):
+            keys = {path: file_key(path) for path in case.files}
+            keys = [file_key(path) for path in case.files]
+            cases_of[keys[0]].append(case)
+            if len(set(keys)) < len(keys):
+                twice = next(path for index, path in enumerate(case.files) if keys[index] in keys[:index])
+                message = f"Case '{case.case_id}' uses {twice} twice. Give each channel, and the label, its own file."
+                found.append(Finding("error", FindingCode.FILE_REPEATED, case.case_id, twice, message))
+    for same in cases_of.values():
+        if len(same) > 1:
+            ids = ", ".join(case.case_id for case in same[:3]) + (" and more" if len(same) > 3 else "")
+            message = (
+                f"{len(same)} cases have the same image as {same[0].images[0]}: {ids}. "
+                f"Leave out all but one, or the same image may both train and test."
+            )
+            found.append(Finding("warning", FindingCode.FILE_REPEATED, same[1].case_id, same[1].images[0], message))
+    return found
+
+
+def _absent_classes(task: Task, present: set[int]) -> list[Finding]:
+    message = "No label holds class '{}' (value {}). Correct its value, or remove it from the task."
+    return [
+        Finding("warning", FindingCode.CLASS_ABSENT, "", None, message.format(one.name, one.value))
+        for one in task.classes
+        if one.value not in present
+    ]
