@@ -1,0 +1,310 @@
+"""Segmenting a case, with the map of what is hard in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from ForgettableSegLib.cases.case import Case
+from ForgettableSegLib.cases.files import read_image, read_label
+from ForgettableSegLib.cases.geometry import Geometry
+from ForgettableSegLib.cases.labels import to_class_indices, to_label_values
+from ForgettableSegLib.cases.preprocessing import Prepared, prepare, restore_scalar
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.inference.difficulty import CONFIDENCE, PROTOTYPE_RATIO, dilate, dilation_axes
+from ForgettableSegLib.inference.ranking import ReviewInput, review
+from ForgettableSegLib.inference.run import (
+    LoadedModel,
+    Progress,
+    Restored,
+    Watch,
+    compute_scores,
+    compute_segmentation,
+    restore_segmentation,
+)
+
+if TYPE_CHECKING:
+    from ForgettableSegLib.models.package import ModelPackage
+
+Index = tuple[int, int, int]
+Region = tuple[Index, Index]
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What came out of a case, all of it on exactly the grid of its image.
+
+    Args:
+        labels: label values of the task ``[z, y, x]``, uint8 or uint16.
+        difficulty: estimated difficulty per channel (``confidence``; ``prototype_ratio`` if the model has
+            prototypes), float32 ``[z, y, x]``, percentiles 0 to 100; empty if not asked for.
+        probabilities: float32 ``[classes with background, z, y, x]``, None if not asked for.
+        geometry: of the image.
+        volumes_ml: volume of each class, by name.
+        review: content of the review file, None without difficulty.
+        notes: a sentence for everything that was done differently from the plan.
+        seconds: wall time by phase.
+    """
+
+    labels: np.ndarray
+    difficulty: dict[str, np.ndarray]
+    probabilities: np.ndarray | None
+    geometry: Geometry
+    volumes_ml: dict[str, float]
+    review: dict[str, Any] | None
+    notes: tuple[str, ...]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Audit:
+    """A reference segmentation as the model sees it.
+
+    Args:
+        scores: T1, T2, T3, T4 (0 to 1 each) and score (their sum, 0 to 4), float32 ``[z, y, x]``.
+        geometry: of the image.
+        review: content of the review file, over the reference's foreground.
+        notes: a sentence for everything that was done differently from the plan.
+        seconds: wall time by phase.
+    """
+
+    scores: dict[str, np.ndarray]
+    geometry: Geometry
+    review: dict[str, Any]
+    notes: tuple[str, ...]
+    seconds: dict[str, float]
+
+
+class Predictor:
+    """A model, ready to segment cases.
+
+    Args:
+        package: the model, or one that is loaded already (which knows its device).
+        device: where to compute, see :func:`~ForgettableSegLib.inference.device.resolve_device`.
+    """
+
+    def __init__(self, package: ModelPackage | LoadedModel, device: torch.device | str = "cpu") -> None:
+        self.model = package if isinstance(package, LoadedModel) else LoadedModel.from_package(package, device)
+
+    def segment_case(self, case: Case, **options: Any) -> Segmentation:
+        """Read a case and segment it.
+
+        Args:
+            case: its images are read, its label is not.
+            options: as for :meth:`segment_array`.
+
+        Raises:
+            ForgettableSegError: whatever reading the case and :meth:`segment_array` raise.
+        """
+        image, geometry = read_image(case, channels=len(self.model.task.channels))
+        return self.segment_array(image, geometry, case_id=case.case_id, **options)
+
+    def segment_array(
+        self,
+        image: np.ndarray,
+        geometry: Geometry,
+        *,
+        case_id: str = "",
+        heatmap: bool = True,
+        probabilities: bool = False,
+        region: Region | None = None,
+        progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Segmentation:
+        """Segment an image.
+
+        The difficulty maps are percentiles of what held-out cases showed in and around their foreground. Far from any
+        predicted foreground a confident background is near 0 by itself; the prototype ratio is not allowed above the
+        lack of confidence there, so that unusual but certain background (air, the table) stays dark, while a
+        structure that the model half saw and left out stays visible.
+
+        Args:
+            image: ``[C, z, y, x]``, as read.
+            geometry: of the image.
+            case_id: name of the case in messages and in the review.
+            heatmap: also compute difficulty and the review.
+            probabilities: also return the class probabilities.
+            region: box of voxel indices x, y, z (lowest, and one past the highest), cut at the image's border; it is
+                segmented as if it were the whole image, and outside of it is background of difficulty 0.
+            progress: called with phase (prepare, predict, restore, review), steps done and number of steps.
+            cancelled: asked before every forward pass.
+
+        Raises:
+            Cancelled: when ``cancelled`` says so.
+            ForgettableSegError: CASE_INVALID (wrong number of channels, voxels that are not numbers), REQUEST_INVALID
+                (region outside of the image), OUT_OF_MEMORY.
+        """
+        self._check_channels(image, case_id)
+        watch = Watch(progress, cancelled)
+        watch.begin("prepare")
+        box = _box(region, geometry)
+        part, part_geometry = _cut(image, geometry, box)
+        prepared = prepare(part, part_geometry, self.model.preprocessing, name=f"The case '{case_id}'")
+        computed = compute_segmentation(self.model, prepared, watch, heatmap=heatmap, probabilities=probabilities)
+        watch.begin("restore")
+        restored = restore_segmentation(computed, prepared, probabilities=probabilities)
+        labels = _paste(to_label_values(restored.classes, self.model.task), box, geometry)
+        maps = {name: _paste(values, box, geometry) for name, values in restored.maps.items()}
+        content = None
+        if heatmap:
+            watch.begin("review")
+            content = self._review(maps, labels, geometry, prepared, case_id)
+            self._calibrate(maps, labels, prepared)
+        watch.end()
+        return Segmentation(
+            labels=labels,
+            difficulty=maps,
+            probabilities=_paste_probabilities(restored, box, geometry),
+            geometry=geometry,
+            volumes_ml=self._volumes(labels, geometry),
+            review=content,
+            notes=tuple(watch.notes),
+            seconds=watch.seconds,
+        )
+
+    def audit_case(self, case: Case, **options: Any) -> Audit:
+        """Read a case with its reference segmentation and score it.
+
+        Args:
+            case: a case with a label.
+            options: as for :meth:`audit_array`.
+
+        Raises:
+            ForgettableSegError: whatever reading the case and :meth:`audit_array` raise.
+        """
+        image, geometry = read_image(case, channels=len(self.model.task.channels))
+        reference = read_label(case, self.model.task, geometry=geometry)
+        return self.audit_array(image, geometry, reference, case_id=case.case_id, **options)
+
+    def audit_array(
+        self,
+        image: np.ndarray,
+        geometry: Geometry,
+        reference: np.ndarray,
+        *,
+        case_id: str = "",
+        progress: Progress | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Audit:
+        """Score a reference segmentation: where does it disagree with what the model has learnt?
+
+        Args:
+            image: ``[C, z, y, x]``, as read.
+            geometry: of the image.
+            reference: label values of the task ``[z, y, x]``, on the same grid.
+            case_id: name of the case in messages and in the review.
+            progress: as for :meth:`segment_array`.
+            cancelled: as for :meth:`segment_array`.
+
+        Raises:
+            Cancelled: when ``cancelled`` says so.
+            ForgettableSegError: MODEL_INVALID if the model has no prototypes; CASE_INVALID, OUT_OF_MEMORY.
+        """
+        if not self.model.scorer.has_prototypes:
+            raise ForgettableSegError(
+                ErrorCode.MODEL_INVALID,
+                f"The model '{self.model.name}' was trained without prototypes, so it cannot score a segmentation.",
+                hint="Choose a model that was trained with prototype scoring (pbs).",
+            )
+        self._check_channels(image, case_id)
+        watch = Watch(progress, cancelled)
+        watch.begin("prepare")
+        classes = to_class_indices(reference, self.model.task)
+        prepared = prepare(image, geometry, self.model.preprocessing, classes, name=f"The case '{case_id}'")
+        scores = compute_scores(self.model, prepared, watch)
+        watch.begin("restore")
+        maps = {name: restore_scalar(values, prepared) for name, values in scores.items()}
+        watch.begin("review")
+        content = self._review(maps, reference, geometry, prepared, case_id)
+        watch.end()
+        return Audit(
+            scores=maps, geometry=geometry, review=content, notes=tuple(watch.notes), seconds=watch.seconds
+        )
+
+    def _check_channels(self, image: np.ndarray, case_id: str) -> None:
+        channels = self.model.task.channels
+        if len(image) != len(channels):
+            raise ForgettableSegError(
+                ErrorCode.CASE_INVALID,
+                f"The case '{case_id}' has {len(image)} image channels, but the model '{self.model.name}' needs "
+                f"{len(channels)}: {', '.join(channels)}.",
+            )
+
+    def _review(
+        self, maps: dict[str, np.ndarray], labels: np.ndarray, geometry: Geometry, prepared: Prepared, case_id: str
+    ) -> dict[str, Any]:
+        return review(
+            ReviewInput(
+                case_id=case_id,
+                model=self.model.name,
+                maps=maps,
+                labels=labels,
+                classes=self.model.task.classes,
+                geometry=geometry,
+                slice_axis=prepared.grid.axes[0],
+                in_plane=self.model.preprocessing.spatial_dims == 2,
+                calibration=self.model.calibration,
+            )
+        )
+
+    def _calibrate(self, maps: dict[str, np.ndarray], labels: np.ndarray, prepared: Prepared) -> None:
+        """Turn raw difficulty into percentiles, in place."""
+        for channel, values in maps.items():
+            self.model.calibration.apply_(channel, values)
+        if PROTOTYPE_RATIO in maps:
+            axes = dilation_axes(prepared.grid.axes[0], in_plane=self.model.preprocessing.spatial_dims == 2)
+            ratio, confidence = maps[PROTOTYPE_RATIO], maps[CONFIDENCE]
+            np.minimum(ratio, confidence, out=ratio, where=~dilate(labels > 0, axes=axes))
+
+    def _volumes(self, labels: np.ndarray, geometry: Geometry) -> dict[str, float]:
+        voxels = np.bincount(labels.reshape(-1), minlength=max(self.model.task.label_values) + 1)
+        return {each.name: float(voxels[each.value]) * geometry.voxel_volume / 1000 for each in self.model.task.classes}
+
+
+def _box(region: Region | None, geometry: Geometry) -> tuple[slice, slice, slice]:
+    """The region as slices z, y, x of an array."""
+    if region is None:
+        return tuple(slice(0, length) for length in geometry.shape)
+    low, high = region
+    box = tuple(slice(max(0, a), min(n, b)) for a, b, n in zip(low, high, geometry.size, strict=True))
+    if any(part.start >= part.stop for part in box):
+        raise ForgettableSegError(
+            ErrorCode.REQUEST_INVALID,
+            f"The region from {tuple(low)} to {tuple(high)} (voxels x, y, z) lies outside of the image.",
+            hint="Move the region onto the image.",
+        )
+    return box[::-1]
+
+
+def _cut(image: np.ndarray, geometry: Geometry, box: tuple[slice, ...]) -> tuple[np.ndarray, Geometry]:
+    part = image[(slice(None), *box)]
+    if part.shape == image.shape:
+        return image, geometry
+    corner = [each.start for each in reversed(box)]
+    origin = tuple(geometry.index_to_physical(corner).tolist())
+    return part, replace(geometry, size=part.shape[:0:-1], origin=origin)
+
+
+def _paste(values: np.ndarray, box: tuple[slice, ...], geometry: Geometry) -> np.ndarray:
+    """Put what was computed for the region into a volume of zeros on the whole grid ``[..., z, y, x]``."""
+    if values.shape[-3:] == geometry.shape:
+        return values
+    whole = np.zeros((*values.shape[:-3], *geometry.shape), dtype=values.dtype)
+    whole[(..., *box)] = values
+    return whole
+
+
+def _paste_probabilities(restored: Restored, box: tuple[slice, ...], geometry: Geometry) -> np.ndarray | None:
+    if restored.probabilities is None:
+        return None
+    whole = _paste(restored.probabilities, box, geometry)
+    if whole is not restored.probabilities:
+        # Outside of the region everything is background, for certain.
+        outside = np.ones(geometry.shape, dtype=bool)
+        outside[box] = False
+        whole[0, outside] = 1
+    return whole

@@ -1,0 +1,239 @@
+"""One case through the network: what is kept of every voxel, and how it comes back onto the native grid."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ForgettableSegLib.cases.preprocessing import Prepared, Preprocessing, restore, restore_scalar
+from ForgettableSegLib.cases.task import Task
+from ForgettableSegLib.errors import Cancelled
+from ForgettableSegLib.inference.difficulty import CONFIDENCE, ESTIMATED_CHANNELS, Calibration
+from ForgettableSegLib.inference.scoring import Scorer, feature_kind
+from ForgettableSegLib.mining.prototypes import Prototypes
+from ForgettableSegLib.mining.scores import TERMS
+from ForgettableSegLib.network.forward import iterate_logits
+
+if TYPE_CHECKING:
+    from ForgettableSegLib.models.package import ModelPackage
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model package, ready to compute with.
+
+    Args:
+        name: of the model.
+        task: what it segments.
+        preprocessing: how cases are prepared for it.
+        patch_size: the training patch.
+        network: on ``device``, in eval mode.
+        scorer: its prototypes.
+        calibration: its histograms.
+        device: where it computes.
+    """
+
+    name: str
+    task: Task
+    preprocessing: Preprocessing
+    patch_size: tuple[int, ...]
+    network: nn.Module
+    scorer: Scorer
+    calibration: Calibration
+    device: torch.device
+
+    @classmethod
+    def from_package(cls, package: ModelPackage, device: torch.device | str) -> LoadedModel:
+        """Build the network and move everything to the device."""
+        card, tensors, device = package.card, package.tensors, torch.device(device)
+        task = Task.from_dict(card["task"])
+        if "prototypes.mean" in tensors:
+            state = [tensors[f"prototypes.{name}"].to(device) for name in ("mean", "variance", "count")]
+            prototypes = Prototypes.from_tensors(*state)
+        else:
+            prototypes = Prototypes(task.num_classes, task.num_classes, device=device)
+        return cls(
+            name=card["name"],
+            task=task,
+            preprocessing=Preprocessing.from_dict(card["preprocessing"]),
+            patch_size=tuple(card["patch_size"]),
+            network=package.network().float().eval().to(device),
+            scorer=Scorer(prototypes, feature_kind(card.get("training", {}))),
+            calibration=Calibration.from_tensors(tensors),
+            device=device,
+        )
+
+
+@dataclass
+class Watch:
+    """Follows a case: progress, cancel, notes and seconds by phase.
+
+    Args:
+        progress: called with phase, steps done and number of steps.
+        cancelled: asked before every forward pass.
+    """
+
+    progress: Progress | None = None
+    cancelled: Callable[[], bool] | None = None
+    notes: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+    _phase: str = ""
+    _started: float = 0.0
+
+    def begin(self, phase: str) -> None:
+        """End the phase before and start this one."""
+        self.end()
+        self._phase, self._started = phase, time.perf_counter()
+        self.step(0, 1)
+
+    def step(self, done: int, of: int) -> None:
+        """Tell how far the phase is.
+
+        Raises:
+            Cancelled: if the user asked for it.
+        """
+        if self.cancelled is not None and self.cancelled():
+            raise Cancelled
+        if self.progress is not None:
+            self.progress(self._phase, done, of)
+
+    def end(self) -> None:
+        """Close the last phase."""
+        if self._phase:
+            self.seconds[self._phase] = time.perf_counter() - self._started
+        self._phase = ""
+
+
+@dataclass
+class Computed:
+    """What was kept of a case on the prepared grid.
+
+    Args:
+        classes: class indices uint8 ``[S, H, W]``; None where they have to wait for probabilities on the native grid.
+        probabilities: float32 ``[C, S, H, W]``, None where nobody needs them.
+        maps: raw estimated difficulty per channel, float32 ``[S, H, W]``.
+    """
+
+    classes: np.ndarray | None
+    probabilities: np.ndarray | None
+    maps: dict[str, np.ndarray]
+
+
+@torch.inference_mode()
+def compute_segmentation(
+    model: LoadedModel, prepared: Prepared, watch: Watch, *, heatmap: bool, probabilities: bool
+) -> Computed:
+    """Run the network over a prepared case, holding at any time one slab of logits and what the result needs."""
+    shape = prepared.grid.shape
+    is_resampled = prepared.grid.is_resampled
+    computed = Computed(
+        classes=None if is_resampled else np.empty(shape, dtype=np.uint8),
+        probabilities=np.empty((model.task.num_classes, *shape), np.float32) if is_resampled or probabilities else None,
+        maps={name: np.empty(shape, dtype=np.float32) for name in _channels(model)} if heatmap else {},
+    )
+    for where, output in _outputs(model, prepared, watch, scored=heatmap):
+        logits = model.scorer.logits(output)
+        if computed.classes is not None:
+            computed.classes[where] = logits.argmax(0).cpu()
+        if computed.probabilities is not None:
+            computed.probabilities[:, where] = logits.softmax(0).cpu()
+        if heatmap:
+            _store(computed.maps, where, model.scorer.estimate(output))
+    return computed
+
+
+@torch.inference_mode()
+def compute_scores(model: LoadedModel, prepared: Prepared, watch: Watch) -> dict[str, np.ndarray]:
+    """T1 to T4 and their sum against the prepared label, float32 ``[S, H, W]`` each."""
+    maps = {name: np.empty(prepared.grid.shape, dtype=np.float32) for name in TERMS}
+    for where, output in _outputs(model, prepared, watch, scored=True):
+        labels = torch.from_numpy(prepared.label[where]).to(output.device)
+        _store(maps, where, model.scorer.audit(output, labels))
+    return maps
+
+
+@dataclass
+class Restored:
+    """What a case's user gets, along the native axes ``[z, y, x]``.
+
+    Args:
+        classes: class indices, uint8.
+        probabilities: float32 ``[C, z, y, x]``, None if not asked for.
+        maps: raw estimated difficulty per channel, float32.
+    """
+
+    classes: np.ndarray
+    probabilities: np.ndarray | None
+    maps: dict[str, np.ndarray]
+
+
+def restore_segmentation(computed: Computed, prepared: Prepared, *, probabilities: bool) -> Restored:
+    """Bring a result back onto the native grid.
+
+    Where the case was resampled, probabilities are brought back and the class is decided on the native grid, and so is
+    the confidence in it; otherwise everything is an exact copy in the native order.
+    """
+    maps = {name: restore_scalar(values, prepared) for name, values in computed.maps.items() if name != CONFIDENCE}
+    if computed.classes is not None:
+        classes = restore_scalar(computed.classes, prepared)
+        confidence = restore_scalar(computed.maps[CONFIDENCE], prepared) if computed.maps else None
+    else:
+        classes, highest = _decide(computed.probabilities, prepared)
+        confidence = np.subtract(1, highest, out=highest)
+    return Restored(
+        classes=classes,
+        probabilities=restore(computed.probabilities, prepared) if probabilities else None,
+        maps={CONFIDENCE: confidence, **maps} if computed.maps else {},
+    )
+
+
+def _decide(probabilities: np.ndarray, prepared: Prepared) -> tuple[np.ndarray, np.ndarray]:
+    """The most probable class of each native voxel (the lower index wins a tie) and its probability.
+
+    One class is brought back at a time, so memory does not grow with their number.
+    """
+    highest = restore_scalar(probabilities[0], prepared)
+    classes = np.zeros(highest.shape, dtype=np.uint8)
+    # Interpolation never exceeds the values it lies between, so a class below 1/C everywhere wins nowhere.
+    floor = 1 / len(probabilities)
+    for index in range(1, len(probabilities)):
+        if probabilities[index].max() < floor:
+            continue
+        one = restore_scalar(probabilities[index], prepared)
+        is_higher = one > highest
+        np.copyto(classes, index, where=is_higher)
+        np.maximum(highest, one, out=highest)
+    return classes, highest
+
+
+def _channels(model: LoadedModel) -> tuple[str, ...]:
+    return ESTIMATED_CHANNELS if model.scorer.has_prototypes else ESTIMATED_CHANNELS[:1]
+
+
+def _outputs(
+    model: LoadedModel, prepared: Prepared, watch: Watch, *, scored: bool
+) -> Iterator[tuple[slice, Tensor]]:
+    watch.begin("predict")
+    return iterate_logits(
+        model.scorer.module(model.network) if scored else model.network,
+        prepared.image,
+        spatial_dims=model.preprocessing.spatial_dims,
+        patch_size=model.patch_size,
+        device=model.device,
+        on_step=watch.step,
+        on_note=watch.notes.append,
+    )
+
+
+def _store(maps: dict[str, np.ndarray], where: slice, values: Tensor) -> None:
+    """Put the channels of a slab ``[channels, s, H, W]`` into their maps."""
+    for volume, part in zip(maps.values(), values, strict=False):
+        volume[where] = part.cpu()
