@@ -1,0 +1,156 @@
+"""Label maps that the worker wrote to segmentation nodes, and segmentation nodes to .seg.nrrd files and back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import slicer
+import vtk
+
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
+
+from .subject_hierarchy import placeBeside
+from .terminology import colorsOfClasses, terminologyOfClass
+from .volumes import placeOnGrid, readLabelMap
+
+if TYPE_CHECKING:
+    from ForgettableSegLib.cases.task import SegmentClass
+
+_BINARY_LABELMAP = "Binary labelmap"
+_CLOSED_SURFACE = "Closed surface"
+
+
+def loadLabelMap(
+    segmentationNode: slicer.vtkMRMLSegmentationNode,
+    path: Path | str,
+    classes: Sequence[SegmentClass],
+    *,
+    referenceVolume: slicer.vtkMRMLVolumeNode | None = None,
+) -> None:
+    """Replace the segments of a node by those of a label map file, one segment a class in the task's order.
+
+    A class that the label map does not hold becomes an empty segment, so that it can be drawn by hand. The segments
+    carry names, SNOMED CT terminology and colours; the node takes the geometry and the place of the volume.
+
+    Args:
+        segmentationNode: node in a scene; what it holds is replaced.
+        path: label map whose voxel values are the classes' values.
+        classes: the task's classes.
+        referenceVolume: the volume that was segmented; its geometry is kept for editing and for DICOM export.
+
+    Raises:
+        ForgettableSegError: if the file is missing or cannot be read.
+    """
+    scratch = slicer.vtkMRMLScene()
+    labelMapNode = readLabelMap(scratch, path, "labels")
+    if referenceVolume is not None:
+        placeOnGrid(labelMapNode, referenceVolume)
+    image = orientedImage(labelMapNode)
+    wasModifying = segmentationNode.StartModify()
+    try:
+        segmentation = segmentationNode.GetSegmentation()
+        segmentation.RemoveAllSegments()
+        segmentationNode.SetSourceRepresentationToBinaryLabelmap()
+        if referenceVolume is not None:
+            segmentationNode.SetReferenceImageGeometryParameterFromVolumeNode(referenceVolume)
+            segmentationNode.SetAndObserveTransformNodeID(referenceVolume.GetTransformNodeID())
+        for segmentClass, color in zip(classes, colorsOfClasses(classes), strict=True):
+            segmentation.AddSegment(
+                _segment(segmentClass, color, image), segmentation.GenerateUniqueSegmentID("Segment")
+            )
+    finally:
+        segmentationNode.EndModify(wasModifying)
+    if segmentationNode.GetDisplayNode() is None:
+        segmentationNode.CreateDefaultDisplayNodes()
+    styleForReview(segmentationNode)
+    if referenceVolume is not None:
+        placeBeside(segmentationNode, referenceVolume)
+
+
+def styleForReview(segmentationNode: slicer.vtkMRMLSegmentationNode) -> None:
+    """Show segments as strong outlines over a faint fill, so that the image and a heatmap are seen through them."""
+    displayNode = segmentationNode.GetDisplayNode()
+    displayNode.SetVisibility2DFill(True)
+    displayNode.SetVisibility2DOutline(True)
+    displayNode.SetOpacity2DFill(0.2)
+    displayNode.SetOpacity2DOutline(1.0)
+    displayNode.SetSliceIntersectionThickness(2)
+
+
+def showClosedSurface(segmentationNode: slicer.vtkMRMLSegmentationNode, show: bool = True) -> None:
+    """Show the segments in 3D, making their surfaces if there are none yet; or hide them and free the surfaces."""
+    if show:
+        segmentationNode.CreateClosedSurfaceRepresentation()
+        segmentationNode.GetDisplayNode().SetPreferredDisplayRepresentationName3D(_CLOSED_SURFACE)
+        segmentationNode.GetDisplayNode().SetVisibility3D(True)
+    else:
+        segmentationNode.GetDisplayNode().SetVisibility3D(False)
+        segmentationNode.RemoveClosedSurfaceRepresentation()
+
+
+def segmentIDs(segmentationNode: slicer.vtkMRMLSegmentationNode) -> list[str]:
+    """Return the ids of the node's segments in their order."""
+    segmentation = segmentationNode.GetSegmentation()
+    return [segmentation.GetNthSegmentID(index) for index in range(segmentation.GetNumberOfSegments())]
+
+
+def segmentIDOfName(segmentationNode: slicer.vtkMRMLSegmentationNode, name: str) -> str:
+    """Return the id of the segment of that name, or empty text."""
+    return segmentationNode.GetSegmentation().GetSegmentIdBySegmentName(name)
+
+
+def writeSegmentation(segmentationNode: slicer.vtkMRMLSegmentationNode, path: Path | str) -> None:
+    """Write a segmentation to a `.seg.nrrd` file, on the whole grid of its reference volume.
+
+    Raises:
+        ForgettableSegError: if it cannot be written.
+    """
+    storage = slicer.vtkMRMLSegmentationStorageNode()
+    storage.SetFileName(str(path))
+    storage.SetCropToMinimumExtent(False)
+    storage.SetUseCompression(True)
+    if not storage.WriteData(segmentationNode):
+        msg = f"The segmentation '{segmentationNode.GetName()}' could not be written to {path}."
+        raise ForgettableSegError(ErrorCode.OUTPUT_UNWRITABLE, msg, hint="Check the space and the rights there.")
+
+
+def readSegmentation(scene: slicer.vtkMRMLScene, path: Path | str, name: str) -> slicer.vtkMRMLSegmentationNode:
+    """Read a `.seg.nrrd` file into a new node.
+
+    Raises:
+        ForgettableSegError: if there is no such file or it cannot be read.
+    """
+    if not Path(path).is_file():
+        raise ForgettableSegError(ErrorCode.FILE_MISSING, f"The file {path} is missing.")
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", scene.GetUniqueNameByString(name))
+    storage = slicer.vtkMRMLSegmentationStorageNode()
+    storage.SetFileName(str(path))
+    if not storage.ReadData(node):
+        scene.RemoveNode(node)
+        raise ForgettableSegError(ErrorCode.FILE_UNREADABLE, f"The file {path} cannot be read as a segmentation.")
+    node.CreateDefaultDisplayNodes()
+    return node
+
+
+def orientedImage(volumeNode: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkOrientedImageData:
+    """Return the voxels of a volume with its own geometry (transforms above it left aside); voxels are shared."""
+    image = slicer.vtkOrientedImageData()
+    image.ShallowCopy(volumeNode.GetImageData())
+    matrix = vtk.vtkMatrix4x4()
+    volumeNode.GetIJKToRASMatrix(matrix)
+    image.SetImageToWorldMatrix(matrix)
+    return image
+
+
+def _segment(
+    segmentClass: SegmentClass, color: tuple[int, int, int], image: slicer.vtkOrientedImageData
+) -> slicer.vtkSegment:
+    segment = slicer.vtkSegment()
+    segment.SetName(segmentClass.name)
+    segment.SetColor(*(channel / 255 for channel in color))
+    segment.SetTerminology(terminologyOfClass(segmentClass).entry())
+    segment.SetLabelValue(segmentClass.value)
+    segment.AddRepresentation(_BINARY_LABELMAP, image)  # one image for all segments: they cannot overlap
+    return segment
