@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ForgettableSegLib.mining import SampleBank
+from ForgettableSegLib.mining.bank import SampleBank
 
 
 def admit(bank: SampleBank, ids: list[int], *, scores: list[float] | None = None, iteration: int = 0) -> int:

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ForgettableSegLib.mining import IGNORE_LABEL, ForgettingStatistics, is_correct, true_class_confidence
+from ForgettableSegLib.mining.forgetting import ForgettingStatistics, is_correct, true_class_confidence
+from ForgettableSegLib.mining.prototypes import IGNORE_LABEL
 
 PRESENTATION = st.tuples(st.integers(0, 5), st.booleans(), st.floats(0, 1, width=32))
 

@@ -9,14 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ForgettableSegLib.mining import (
-    IGNORE_LABEL,
-    Prototypes,
-    TermStatistics,
-    centred,
-    difficulty_scores,
-    estimated_difficulty,
-)
+from ForgettableSegLib.mining.prototypes import IGNORE_LABEL, Prototypes, centred
+from ForgettableSegLib.mining.scores import TermStatistics, difficulty_scores, estimated_difficulty
 
 C = 4
 

@@ -7,20 +7,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ForgettableSegLib.mining import (
-    ForgettingStatistics,
-    HardCount,
-    Prototypes,
-    SampleBank,
-    ScoreHistory,
-    admission_is_open,
-    centred,
-    difficulty_scores,
-    is_correct,
-    select,
-    true_class_confidence,
-)
-from ForgettableSegLib.mining.selection import ranking
+from ForgettableSegLib.mining.bank import SampleBank
+from ForgettableSegLib.mining.forgetting import ForgettingStatistics, is_correct, true_class_confidence
+from ForgettableSegLib.mining.prototypes import Prototypes, centred
+from ForgettableSegLib.mining.scores import difficulty_scores
+from ForgettableSegLib.mining.selection import HardCount, ScoreHistory, admission_is_open, ranking, select
 
 
 def table(seed: int = 0, batch_size: int = 32) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
