@@ -40,7 +40,8 @@ def read_case_list(source: Path | str, *, task: Task | None = None, group_patter
             looked at: `validation.validate_cases` does that.
     """
     images, comma, labels = str(source).partition(",")
-    source = Path(source)
+    # Absolute, because the name of a folder "." would be empty, and names become case ids.
+    source = Path(source).absolute()
     if comma and not source.exists():
         found = read_folder_pair(Path(images.strip()), Path(labels.strip()), task=task)
     elif not source.exists():
@@ -52,7 +53,7 @@ def read_case_list(source: Path | str, *, task: Task | None = None, group_patter
     elif source.suffix.lower() in (".csv", ".tsv"):
         found = CaseList(read_csv(source), None, source)
     else:
-        found = CaseList((Case(_id_of(source), _id_of(source), (source,)),), None, source)
+        found = CaseList((Case(stem_of(source), stem_of(source), (source,)),), None, source)
     if not found.cases:
         raise _invalid(f"{source} holds no case.", "Choose a folder of volumes, a dataset.json, a datalist or a table.")
     if task is not None:
@@ -119,8 +120,7 @@ def _unlabelled(folder: Path, task: Task | None) -> tuple[Case, ...]:
     if volumes:
         return tuple(Case(case_id, case_id, files) for case_id, files in _group_channels(volumes, task).items())
     if series_files(folder):
-        name = folder.resolve().name
-        return (Case(name, name, (folder,)),)
+        return (Case(folder.name, folder.name, (folder,)),)
     inner = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     return tuple(Case(path.name, path.name, (path,)) for path in inner if series_files(path))
 
@@ -132,7 +132,7 @@ def _read_json(path: Path) -> CaseList:
     if not isinstance(content, dict):
         raise _invalid(f"{path} is not a list of cases.", "It must be a JSON object with 'training', or a JSON list.")
     has_labels = isinstance(content.get("labels"), Mapping)
-    task = Task.from_dataset(content, name=path.parent.resolve().name) if has_labels else None
+    task = Task.from_dataset(content, name=path.parent.name) if has_labels else None
     labelled = [*_entries(content, "training", path), *_entries(content, "validation", path)]
     unlabelled = [*_entries(content, "test", path), *_entries(content, "testing", path)]
     if isinstance(content.get("dataset"), Mapping):
@@ -217,7 +217,7 @@ def _group_channels(paths: Iterable[Path], task: Task | None) -> dict[str, tuple
         count = len(task.channels) if task else len(next(iter(numbers.values())))
         if all(found == list(range(count)) for found in numbers.values()):
             return {case_id: tuple(files) for case_id, files in grouped.items()}
-    return {_id_of(path): (path,) for path in paths}
+    return {stem_of(path): (path,) for path in paths}
 
 
 def _label_id(path: Path, known: Mapping[str, object]) -> str:
@@ -229,10 +229,6 @@ def _label_id(path: Path, known: Mapping[str, object]) -> str:
 def _strip_channel(stem: str, is_channel: bool) -> str:
     match = _CHANNEL.fullmatch(stem) if is_channel else None
     return match["case"] if match else stem
-
-
-def _id_of(path: Path) -> str:
-    return stem_of(path)
 
 
 def _regroup(found: CaseList, pattern: str) -> CaseList:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from pathlib import Path
 
 from .case import Case
 from .dicom import series_files
 from .files import suffix_of
 from .findings import CaseError, FindingCode
-
-# Headers whose voxels lie in a file of their own.
-_DATA_FILE = re.compile(r"^(?:ElementDataFile\s*=|data file\s*:)\s*(.+?)\s*$", re.IGNORECASE | re.MULTILINE)
+from .text_headers import data_file_of
 
 
 def content_key(case: Case) -> str:
@@ -57,7 +54,6 @@ def _files_of(path: Path) -> tuple[Path, ...]:
         series = series_files(path)
         return series[0] if series else ()
     if suffix_of(path) in (".mhd", ".nhdr"):
-        stated = _DATA_FILE.search(path.read_text(encoding="latin-1"))
-        data = path.parent / stated[1] if stated else path
-        return (path, data) if data.is_file() and data != path else (path,)
+        data = data_file_of(path)
+        return (path,) if data is None else (path, data)
     return (path,)

@@ -21,6 +21,7 @@ from .geometry import Geometry
 from .labels import values_present
 from .nifti import check_complete, check_header, is_nifti
 from .task import Task
+from .text_headers import check_stated_spacing
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm")
 SEGMENTATION_SUFFIX = ".seg.nrrd"
@@ -260,6 +261,8 @@ def _reader(path: Path) -> sitk.ImageFileReader | sitk.Image:
         return read_series(path).image
     if is_nifti(path):
         check_header(path)
+    elif suffix_of(path) not in ("", ".dcm"):
+        check_stated_spacing(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
