@@ -277,6 +277,13 @@ def _death_sentence(code: int) -> str:
     return f"The worker process ended unexpectedly with exit code {code}."
 
 
+def _kill_group(process_id: int) -> None:
+    """End all processes of the session that the worker leads."""
+    if sys.platform != "win32":
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process_id, signal.SIGKILL)
+
+
 class SubprocessTransport:
     """The worker as a child process over pipes, for programs without Qt.
 
@@ -336,8 +343,7 @@ class SubprocessTransport:
         if sys.platform == "win32":
             subprocess.run(["taskkill", "/F", "/T", "/PID", str(process_id)], capture_output=True, check=False)
         else:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process_id, signal.SIGKILL)
+            _kill_group(process_id)
         self._process.wait()
 
     @property
@@ -362,8 +368,10 @@ class SubprocessTransport:
         for reader in readers:
             reader.start()
         code = process.wait()
+        _kill_group(process.pid)  # what the worker started has nobody left to work for
+        deadline = time.monotonic() + 0.5  # if a pipe is held open all the same, the exit is not kept waiting for it
         for reader in readers:
-            reader.join(timeout=1.0)  # a grandchild may hold the pipe open: the exit is not kept waiting for it
+            reader.join(timeout=max(0.0, deadline - time.monotonic()))
         self._calls.put(lambda: on_exit(code))
 
     def _read_stream(self, stream: Any, on_line: Callable[[str], None]) -> None:
