@@ -1,0 +1,315 @@
+"""A trained model as one folder or zip archive of plain numbers and JSON, that can be checked before it is used."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import uuid
+import zipfile
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from ForgettableSegLib.cases.preprocessing import Preprocessing
+from ForgettableSegLib.cases.task import Task
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.models.archive import CARD, DOCUMENTS, WEIGHTS, check_not_pickled, read_files
+from ForgettableSegLib.models.card import SCHEMA, check_card, check_private, invalid, parse_card
+from ForgettableSegLib.network.build import build_network
+from ForgettableSegLib.network.unet import TextGuidedUNet
+
+_NETWORK, _PROTOTYPES, _CALIBRATION = "network.", "prototypes.", "calibration."
+_TEXT = "network.fusion.text"
+_NOT_NEGATIVE = ("prototypes.variance", "prototypes.count", "calibration.")
+_MAX_BINS = 4096
+# The same content gives the same archive, whenever it is written.
+_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class ModelPackage:
+    """A model: what it segments, how cases are prepared for it, its weights, and what its difficulty maps need.
+
+    The tensors are kept as they are stored, on the CPU: ``network.*`` in float16, ``prototypes.mean`` [C, D],
+    ``prototypes.variance`` [C] and ``calibration.*`` [bins] in float32, ``prototypes.count`` [C] in int64. Nothing else
+    can be in a package, so no image can.
+
+    Args:
+        card: content of ``model.json`` (schema, name, title, description, licence, attribution, task, preprocessing,
+            network, text, preset, patch_size, training, provenance, metrics); ``files`` is written, not kept.
+        tensors: see above; the prototypes and calibrations may be absent.
+        documents: ``README.md`` and ``LICENSE.txt``, for people.
+        source: how a sentence names it.
+
+    Raises:
+        ForgettableSegError: MODEL_INVALID where card and tensors are not valid or do not belong together.
+    """
+
+    card: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    documents: Mapping[str, str] = field(default_factory=dict)
+    source: str = "The model"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "card", {"schema": SCHEMA, **self.card})
+        check_card(self.card, self.source)
+        _check_tensors(self.card, self.tensors, self.source)
+        object.__setattr__(self, "tensors", {name: _as_stored(name, value) for name, value in self.tensors.items()})
+        for name, value in self.tensors.items():
+            if not torch.isfinite(value).all():
+                raise invalid(self.source, f"its tensor '{name}' holds numbers that are not finite (as stored)")
+            if name.startswith(_NOT_NEGATIVE) and (value < 0).any():
+                raise invalid(self.source, f"its tensor '{name}' holds negative numbers")
+        for name in self.documents:
+            if name not in DOCUMENTS:
+                raise invalid(self.source, f"'{name}' is none of the documents it may hold ({', '.join(DOCUMENTS)})")
+
+    @classmethod
+    def assemble(
+        cls,
+        card: Mapping[str, Any],
+        network: nn.Module,
+        *,
+        prototypes: Mapping[str, Tensor] | None = None,
+        calibration: Mapping[str, Tensor] | None = None,
+        documents: Mapping[str, str] | None = None,
+    ) -> ModelPackage:
+        """A package from what a training run ends with.
+
+        Args:
+            card: see the class.
+            network: built by ``build_network(card["network"])``, trained.
+            prototypes: "mean" [C, D], "variance" [C], "count" [C].
+            calibration: histograms, their names with or without the prefix ``calibration.``.
+            documents: see the class.
+        """
+        tensors = {f"{_NETWORK}{name}": value for name, value in network.state_dict().items()}
+        tensors |= {f"{_PROTOTYPES}{name}": value for name, value in (prototypes or {}).items()}
+        for name, value in (calibration or {}).items():
+            tensors[f"{_CALIBRATION}{name.removeprefix(_CALIBRATION)}"] = value
+        return cls(card, tensors, documents or {})
+
+    @classmethod
+    def read(cls, path: str | Path) -> ModelPackage:
+        """Read and check a package.
+
+        Args:
+            path: its folder or ``.zip`` file.
+
+        Raises:
+            ForgettableSegError: MODEL_MISSING where there is nothing, MODEL_INVALID with a sentence of its own for
+                each thing that can be wrong. Nothing in the package is run or written anywhere.
+        """
+        path = Path(path)
+        source = f"The model {path.name}"
+        if not path.exists():
+            raise ForgettableSegError(ErrorCode.MODEL_MISSING, f"There is no model at {path}.")
+        files = read_files(path, source)
+        card = parse_card(files[CARD], source)
+        stated = card.pop("files", None)
+        check_card(card, source)
+        _check_hashes(files, stated, source)
+        check_not_pickled(files[WEIGHTS], source)
+        try:
+            tensors = load(files[WEIGHTS])
+        except (SafetensorError, ValueError, KeyError) as error:
+            raise invalid(source, f"its {WEIGHTS} is not a whole safetensors file ({error})") from error
+        documents = {name: files[name].decode("utf-8", "replace") for name in DOCUMENTS if name in files}
+        return cls(card, tensors, documents, source)
+
+    def write(self, path: str | Path, *, replace: bool = False, private: Collection[str] = ()) -> Path:
+        """Write the package; it appears whole or not at all.
+
+        Args:
+            path: a folder to be made, or a file that ends with ``.zip``.
+            replace: whether what is there may be replaced.
+            private: words that must not occur in it, such as the ids of the cases it was trained on.
+
+        Returns:
+            The path.
+
+        Raises:
+            ForgettableSegError: MODEL_INVALID where the card tells about the cases or the machine; DISK_FULL or
+                OUTPUT_UNWRITABLE where it cannot be written.
+        """
+        path = Path(path)
+        check_private(self.card, self.documents, private)
+        if path.exists() and not replace:
+            message = f"{path} exists already and is not replaced."
+            raise ForgettableSegError(ErrorCode.OUTPUT_UNWRITABLE, message, hint="Choose another name.")
+        files = self._files()
+        draft = path.with_name(f".{path.name}-{uuid.uuid4().hex}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            (_write_zip if path.suffix.lower() == ".zip" else _write_folder)(draft, files)
+            _move_into_place(draft, path)
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            code = ErrorCode.DISK_FULL if full else ErrorCode.OUTPUT_UNWRITABLE
+            message = f"The model cannot be written to {path} ({error.strerror or error})."
+            raise ForgettableSegError(code, message) from error
+        finally:
+            discard(draft)
+        return path
+
+    def is_stored_in(self, folder: Path) -> bool:
+        """Whether a folder holds this very package."""
+        with contextlib.suppress(OSError):
+            return all((folder / name).read_bytes() == content for name, content in self._files().items())
+        return False
+
+    def renamed(self, name: str) -> ModelPackage:
+        """The same model under another name."""
+        return ModelPackage({**self.card, "name": name}, self.tensors, self.documents, self.source)
+
+    @property
+    def name(self) -> str:
+        """Name that the model is found by."""
+        return self.card["name"]
+
+    @cached_property
+    def task(self) -> Task:
+        """What it segments."""
+        return Task.from_dict(self.card["task"])
+
+    @cached_property
+    def preprocessing(self) -> Preprocessing:
+        """How cases are prepared for it."""
+        return Preprocessing.from_dict(self.card["preprocessing"])
+
+    @property
+    def patch_size(self) -> tuple[int, ...]:
+        """The training patch in voxels, one number an axis of the network."""
+        return tuple(self.card["patch_size"])
+
+    @property
+    def text(self) -> Tensor | None:
+        """Embeddings of the prompts, [C-1, L] float32; None where the network uses no text."""
+        return self.tensors[_TEXT].float() if _TEXT in self.tensors else None
+
+    @property
+    def prototypes(self) -> dict[str, Tensor] | None:
+        """ "mean" [C, D], "variance" [C] and "count" [C]; None where it was trained without."""
+        return self._under(_PROTOTYPES) or None
+
+    @property
+    def calibration(self) -> dict[str, Tensor]:
+        """Histograms by name, without the prefix."""
+        return self._under(_CALIBRATION)
+
+    def network(self) -> TextGuidedUNet:
+        """A new network with the weights in float32, on the CPU, in evaluation mode."""
+        with torch.device("meta"):  # shapes only: the weights are not drawn at random to be overwritten
+            network = build_network(self.card["network"])
+        weights = {name: value.float() for name, value in self._under(_NETWORK).items()}
+        network.load_state_dict(weights, assign=True)
+        return network.eval()
+
+    def _under(self, prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): value for name, value in self.tensors.items() if name.startswith(prefix)}
+
+    def _files(self) -> dict[str, bytes]:
+        """Content of each file, the card last, because it states the others' hashes."""
+        files = {WEIGHTS: save(dict(self.tensors))}
+        files |= {name: text.encode() for name, text in self.documents.items()}
+        stated = {
+            name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in files.items()
+        }
+        card = json.dumps({**self.card, "files": stated}, indent=1, ensure_ascii=False, allow_nan=False)
+        return {**files, CARD: card.encode()}
+
+
+def _check_hashes(files: Mapping[str, bytes], stated: Any, source: str) -> None:
+    """Every file but the card is as the card states."""
+    if not isinstance(stated, dict) or set(stated) != set(files) - {CARD}:
+        raise invalid(source, "'files' in its model.json does not name the files beside it")
+    for name, facts in stated.items():
+        if not isinstance(facts, dict) or set(facts) != {"sha256", "bytes"} or not isinstance(facts["bytes"], int):
+            raise invalid(source, f"'files' in its model.json lacks the hash or the size of {name}")
+        size = len(files[name])
+        if size < facts["bytes"]:
+            raise invalid(source, f"its {name} is cut off ({size} of {facts['bytes']} bytes)", "Get it again.")
+        if size > facts["bytes"]:
+            raise invalid(source, f"its {name} has {size} bytes, more than the {facts['bytes']} that its card states")
+        if hashlib.sha256(files[name]).hexdigest() != facts["sha256"]:
+            raise invalid(source, f"its {name} was changed after it was written (its hash differs)", "Get it again.")
+
+
+def _check_tensors(card: Mapping[str, Any], tensors: Mapping[str, Tensor], source: str) -> None:
+    """The tensors are those that the card's network and classes ask for, in their shapes, and no others."""
+    with torch.device("meta"):
+        network = build_network(card["network"])
+    classes = network.output.out_channels
+    expected = {f"{_NETWORK}{name}": tuple(value.shape) for name, value in network.state_dict().items()}
+    if any(name.startswith(_PROTOTYPES) for name in tensors):
+        # The prototypes are means of logits or of penultimate features.
+        given = tuple(tensors[f"{_PROTOTYPES}mean"].shape) if f"{_PROTOTYPES}mean" in tensors else ()
+        length = classes if given == (classes, classes) else network.feature_size
+        expected[f"{_PROTOTYPES}mean"] = (classes, length)
+        expected[f"{_PROTOTYPES}variance"] = expected[f"{_PROTOTYPES}count"] = (classes,)
+    for name, shape in expected.items():
+        if name not in tensors:
+            raise invalid(source, f"its tensor '{name}' is missing")
+        if tuple(tensors[name].shape) != shape:
+            reason = f"its tensor '{name}' has shape {tuple(tensors[name].shape)}, but its arguments ask for {shape}"
+            raise invalid(source, reason)
+    for name, value in tensors.items():
+        if name in expected:
+            continue
+        if not name.startswith(_CALIBRATION) or value.ndim != 1 or value.numel() > _MAX_BINS:
+            raise invalid(source, f"it holds a tensor that does not belong to a model, '{name}'")
+
+
+def _as_stored(name: str, value: Tensor) -> Tensor:
+    if name == f"{_PROTOTYPES}count":
+        kind = torch.int64
+    else:
+        kind = torch.float16 if name.startswith(_NETWORK) else torch.float32
+    return value.detach().to("cpu", kind, copy=True).contiguous()
+
+
+def _write_folder(folder: Path, files: Mapping[str, bytes]) -> None:
+    folder.mkdir()
+    for name, content in files.items():
+        (folder / name).write_bytes(content)
+
+
+def _write_zip(path: Path, files: Mapping[str, bytes]) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(name, _ZIP_TIME), content, zipfile.ZIP_DEFLATED)
+
+
+def _move_into_place(draft: Path, path: Path) -> None:
+    """Rename; what is in the way is first moved aside, and comes back if the rename fails."""
+    aside = draft.with_name(f"{draft.name}-old")
+    in_the_way = path.exists()
+    if in_the_way:
+        os.replace(path, aside)
+    try:
+        os.replace(draft, path)
+    except OSError:
+        if in_the_way:
+            os.replace(aside, path)
+        raise
+    discard(aside)
+
+
+def discard(path: Path) -> None:
+    """Delete a file or folder as far as possible; nothing where there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with contextlib.suppress(OSError):
+            path.unlink()
