@@ -120,7 +120,8 @@ def parse_line(line: str | bytes) -> dict[str, Any] | None:
         event = json.loads(text[len(PREFIX) :])
     except (ValueError, RecursionError):
         return None
-    return event if isinstance(event, dict) and event.get("event") in EVENT_FIELDS else None
+    kind = event.get("event") if isinstance(event, dict) else None
+    return event if isinstance(kind, str) and kind in EVENT_FIELDS else None
 
 
 def encode_request(request: str, *, id: str = "", job: str = "", arguments: Mapping[str, Any] | None = None) -> str:

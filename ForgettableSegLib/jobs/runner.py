@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import sys
 from pathlib import Path
 
 from ..errors import Cancelled
@@ -31,7 +32,7 @@ def run_job(request: Request, context: JobContext) -> JobResult:
     except (Cancelled, KeyboardInterrupt):
         context.emit({"event": "cancelled", "resumable": _resumable(request)})
         return JobResult(EXIT_CANCELLED)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a library that calls sys.exit must not end the worker
         return fail(context, error)
     finally:
         _free_device_memory()
@@ -39,7 +40,7 @@ def run_job(request: Request, context: JobContext) -> JobResult:
     return result
 
 
-def fail(context: JobContext, error: Exception) -> JobResult:
+def fail(context: JobContext, error: BaseException) -> JobResult:
     """Send ``failed`` for an error that ends a job, and keep its traceback in the log."""
     context.write_log("The job failed.", error)
     readable = explain(error, log=str(context.log_file))
@@ -68,8 +69,6 @@ def _resumable(request: Request) -> str | None:
 
 def _free_device_memory() -> None:
     """Give the memory of a finished job back to other programs, where torch has been loaded and has any."""
-    import sys
-
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
