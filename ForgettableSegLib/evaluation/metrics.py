@@ -12,7 +12,8 @@ convention    only the reference empty     only the prediction empty   both empt
 ============  ===========================  ==========================  =======================  ====================
 
 ``ours`` punishes a missed structure in every metric; with the others it can drop out of the mean distance unseen.
-"No value" is NaN, which averages leave out and count.
+"No value" is NaN, which averages leave out and count. (medpy divides 0 by 0 for its 1 and 0 above and catches the
+error; on a recent NumPy, where that raises no more, it returns NaN.)
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import errno
 import io
@@ -132,7 +133,7 @@ def format_comparison(comparison: Sequence[PairedComparison]) -> str:
         [
             *(row.name, _TITLES[row.metric], str(row.count)),
             *(_number(row.first), _number(row.second), _number(row.difference, sign=True)),
-            f"{_number(row.low, sign=True)} to {_number(row.high, sign=True)}",
+            "-" if math.isnan(row.low) else f"{row.low:+.4f} to {row.high:+.4f}",
             *("-" if math.isnan(row.p_value) else f"{row.p_value:.3g}", f"{row.better}/{row.worse}"),
         ]
         for row in comparison
@@ -184,7 +185,8 @@ def _write(path: Path, text: str) -> None:
         unfinished.write_text(text, encoding="utf-8")
         os.replace(unfinished, path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            unfinished.unlink()
         if error.errno == errno.ENOSPC:
             raise ForgettableSegError(ErrorCode.DISK_FULL, f"The disk is full: {path} could not be written.") from error
         raise ForgettableSegError(
