@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-import pickle
 import re
 import shutil
 from collections.abc import Callable
@@ -91,7 +90,7 @@ class CheckpointFolder:
         for path in files:
             if _sha256(path) == _NAME.match(path.name).group(2):
                 # Whole, but made by somebody else: anything beside tensors and plain types is refused unread.
-                with suppress(pickle.UnpicklingError):
+                with suppress(Exception):
                     return torch.load(path, map_location="cpu", weights_only=True)
             warn(f"The checkpoint {path.name} is damaged and was passed over; the run goes on from the one before it.")
         if files:

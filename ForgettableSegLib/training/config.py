@@ -157,7 +157,7 @@ def configure(
     same_classes = start is not None and class_names(start.task) == class_names(task)
     if start is not None and len(start.task.channels) != len(task.channels):
         wanted = len(start.task.channels)
-        msg = f"The model {start.card['name']} takes {wanted} image channels, but the task has {len(task.channels)}."
+        msg = f"The model {start.name} takes {wanted} image channels, but the task has {len(task.channels)}."
         raise ForgettableSegError(ErrorCode.TASK_INVALID, msg, hint="Train from scratch or choose another model.")
     if start is not None:
         preprocessing = start.preprocessing
@@ -170,7 +170,7 @@ def configure(
             isotropic=settings.isotropic,
         )
     if start is not None and preprocessing.spatial_dims != settings.spatial_dims:
-        msg = f"The model {start.card['name']} works in {preprocessing.spatial_dims}D only."
+        msg = f"The model {start.name} works in {preprocessing.spatial_dims}D only."
         hint = f"Set spatial_dims to {preprocessing.spatial_dims}, or train from scratch."
         raise ForgettableSegError(ErrorCode.SETTING_INVALID, msg, hint=hint)
     prompts = [prompt_for(each, task.modality, settings.prompt_template) for each in task.classes]
@@ -188,7 +188,7 @@ def configure(
         patch_size=start.patch_size if start is not None else settings.patch_size or (),
         network=network.to_dict(),
         text={"source": text.source, "encoder": text.encoder, "prompts": list(text.prompts)},
-        start=None if start is None else {"name": start.card["name"], "same_classes": same_classes},
+        start=None if start is None else {"name": start.name, "same_classes": same_classes},
         contents={},
     )
     return config, text

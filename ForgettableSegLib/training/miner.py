@@ -28,6 +28,12 @@ from ForgettableSegLib.training.patches import Batch
 from ForgettableSegLib.training.settings import TrainingSettings
 
 
+# The band of admission is a window of quantiles of the recent scores. They fall while the network learns, so a long
+# memory would put every new sample below the window; a short one gives noisy quantiles.
+RECENT_BATCHES = 8
+MIN_RECENT_SCORES = 64
+
+
 @dataclass(frozen=True)
 class MiningReport:
     """What mining did in an iteration: mean scores (T1..T4, sum), samples admitted, suspects found."""
@@ -74,7 +80,7 @@ class Miner:
         self.term_statistics = TermStatistics(beta=settings.prototype_beta)
         self.history = ForgettingStatistics(num_slices)
         self.hard_count = HardCount(settings.rho)
-        self.score_history = ScoreHistory()
+        self.score_history = ScoreHistory(max(MIN_RECENT_SCORES, RECENT_BATCHES * batch_size))
         self.generator = torch.Generator().manual_seed(settings.seed + group.rank)
         self.bank = SampleBank(
             settings.bank_batches * batch_size,
@@ -138,9 +144,10 @@ class Miner:
         return chosen
 
     def replay_due(self, iteration: int) -> bool:
-        """Whether this iteration replays: every F iterations, once the bank of every rank can fill a batch."""
+        """Whether this iteration replays: every F iterations, once the banks of all ranks hold enough."""
         due = self.settings.fsb and (iteration + 1) % self.settings.replay_period == 0
-        return due and self.group.smallest(len(self.bank)) >= self.batch_size
+        enough = 1 if self.settings.allow_partial else self.batch_size
+        return due and self.group.smallest(len(self.bank)) >= enough
 
     def rescore(self, iteration: int, replay: Batch, logits: Tensor, features: Tensor | None, losses: Tensor) -> None:
         """Bring the bank's scores up to date with a replay, whose forward pass is there anyway.

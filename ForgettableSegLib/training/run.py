@@ -111,12 +111,12 @@ def run_training(
         if start is not None:
             renewed = transfer_weights(start.network(), network, same_classes=config.start["same_classes"])
             if renewed:
-                recorder.log(f"Started from {start.card['name']}; new weights for: {', '.join(renewed)}.")
+                recorder.log(f"Started from {start.name}; new weights for: {', '.join(renewed)}.")
         prepared, config = _prepare(config, recorder, cache)
         if group.is_main:
             config.write(folder)
         trainer = _trainer(config, folder, network, prepared, device, group, recorder)
-        if start is not None and config.start["same_classes"] and not trainer.use_features:
+        if start is not None and start.prototypes and config.start["same_classes"] and _same_features(start, settings):
             trainer.miner.prototypes.load_state_dict(start.prototypes)
         return _train(trainer, config, folder, prepared)
 
@@ -157,6 +157,13 @@ def resume_training(
         recorder.rewind(trainer.iteration)
         recorder.log(f"Resumed at iteration {trainer.iteration}.")
         return _train(trainer, config, folder, prepared)
+
+
+def _same_features(start: ModelPackage, settings: TrainingSettings) -> bool:
+    """Whether prototypes of the model are means of what this run takes means of."""
+    before = start.card.get("training", {})
+    kinds = ("score_mode", "score_features")
+    return all(before.get(kind) == getattr(settings, kind) for kind in kinds)
 
 
 def _prepare(

@@ -79,6 +79,8 @@ class TrainingSettings:
         bank_batches: capacity of the bank in batches (P).
         replay_every: iterations between replays (F); None takes `bank_batches`, as the paper's text does.
         replay_weight: weight of the replay loss beside the main loss.
+        allow_partial: replay also from a bank that cannot fill a batch yet, with a weight that much smaller; otherwise
+            few or small cases would never be replayed.
         foreground_oversampling: share of the patches that is centred on a foreground voxel.
         augmentation: gamma, noise, blur and brightness, as in the paper.
         spatial_augmentation: random rotation and scaling as well.
@@ -131,6 +133,7 @@ class TrainingSettings:
     bank_batches: int = 10
     replay_every: int | None = None
     replay_weight: float = 1.0
+    allow_partial: bool = True
     foreground_oversampling: float = 0.33
     augmentation: bool = True
     spatial_augmentation: bool = True
@@ -228,6 +231,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "replacement": "random",
         "store": "patch",
         "rescore": False,
+        "allow_partial": False,
         "foreground_oversampling": 0.0,
         "spatial_augmentation": False,
     },

@@ -5,19 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from ForgettableSegLib.cases.cache import PreparedCase
 from ForgettableSegLib.errors import Cancelled, ErrorCode, ForgettableSegError
 from ForgettableSegLib.training.augmentation import Augmentation
 from ForgettableSegLib.training.checkpoint import CheckpointFolder
 from ForgettableSegLib.training.distributed import ProcessGroup
-from ForgettableSegLib.training.losses import segmentation_loss
+from ForgettableSegLib.training.gradients import Learner, Pass
 from ForgettableSegLib.training.miner import Miner, MiningReport
 from ForgettableSegLib.training.patches import Batch, PatchReader, PatchSampler, Prefetcher
 from ForgettableSegLib.training.recorder import Recorder
@@ -29,35 +27,6 @@ MEASURED_ITERATIONS = 10
 # Share of the minutes that is planned for iterations; validations and checkpoints take the rest.
 PLANNED_SHARE = 0.85
 VALIDATIONS_A_RUN = 10
-
-
-class LogitsAndFeatures(nn.Module):
-    """The network with both outputs from `forward`, which is what DistributedDataParallel wraps."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, C, *S) and penultimate features (B, D, *S) of images (B, Ch, *S)."""
-        return self.network.forward_with_features(images)
-
-
-@dataclass
-class Pass:
-    """A forward and backward pass: the loss, and what mining looks at (all detached, float32).
-
-    Args:
-        loss: scalar.
-        logits: (B, C, *S).
-        features: (B, D, *S), None where the prototypes are means of the logits.
-        losses: (B,).
-    """
-
-    loss: float
-    logits: Tensor
-    features: Tensor | None
-    losses: Tensor
 
 
 class Trainer:
@@ -124,18 +93,14 @@ class Trainer:
             group=group,
             device=device,
         )
-        self.model = _wrapped(LogitsAndFeatures(network), device, group)
-        self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.SGD(
-            self.parameters,
-            lr=settings.learning_rate,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            nesterov=settings.momentum > 0,
+        self.learner = Learner(
+            network,
+            settings,
+            device=device,
+            group=group,
+            keep_features=self.use_features,
+            warn=recorder.warning,
         )
-        self.half_precision = settings.mixed_precision and device.type == "cuda"
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.half_precision)
-        self.micro_batches = 1
         self.iteration = 0
         self.total = self._planned_iterations()
         self.elapsed_s = 0.0
@@ -167,22 +132,24 @@ class Trainer:
                     self._plan_by_speed()
             if self.validated_at != self.iteration:
                 self._validate()
-        finally:
-            # Also when it was cancelled or failed: what has been trained is kept.
+        except Cancelled:
             self.save()
+            raise
+        self.save()
 
     def _train_iteration(self, iteration: int, batch: Batch) -> None:
         """Algorithm 1, lines 3 to 14."""
         self._set_learning_rate(iteration)
         batch = self._prepared(batch, iteration)
-        main = self._forward_backward(batch)
+        main = self.learner.forward_backward(batch)
         report = self.miner.observe(iteration, batch, main.logits, main.features, main.losses)
         replayed = None
         if self.miner.replay_due(iteration):
             replay = self._replay_batch(iteration)
-            replayed = self._forward_backward(replay, weight=self.settings.replay_weight)
+            weight = self.settings.replay_weight * len(replay.ids) / self.batch_size
+            replayed = self.learner.forward_backward(replay, weight=weight)
             self.miner.rescore(iteration, replay, replayed.logits, replayed.features, replayed.losses)
-        self._update()
+        self.learner.update()
         self.iteration = iteration + 1
         self._after_iteration(main, replayed, report)
 
@@ -195,70 +162,16 @@ class Trainer:
 
     def _replay_batch(self, iteration: int) -> Batch:
         """Line 12: a batch of the bank, cut out again and augmented afresh, or the very patches that were stored."""
-        replay = self.miner.bank.sample(self.batch_size, iteration=iteration)
+        replay = self.miner.bank.sample(self.batch_size, iteration=iteration, allow_partial=True)
         if self.settings.store == "reference":
             return self._prepared(self.reader.read(replay.payload["references"]), iteration, replay=True)
         images, labels = replay.payload["images"].float(), replay.payload["labels"]
         return Batch(images.to(self.device), labels.to(self.device), torch.empty(0), replay.ids)
 
-    def _forward_backward(self, batch: Batch, weight: float = 1.0) -> Pass:
-        """Add the gradients of a batch to those there are; in smaller parts when the device runs out of memory."""
-        # Gradients of the main batch, which a second try of the replay must not lose or count twice.
-        before = [None if parameter.grad is None else parameter.grad.clone() for parameter in self.parameters]
-        while True:
-            try:
-                return self._accumulate(batch, weight)
-            except torch.cuda.OutOfMemoryError as error:
-                if self.micro_batches >= len(batch.ids):
-                    patch = " x ".join(map(str, self.patch_size))
-                    msg = f"The memory of {self.device} is too small for a patch of {patch} voxels."
-                    hint = "Choose a smaller patch size, fewer features, or the CPU."
-                    raise ForgettableSegError(ErrorCode.OUT_OF_MEMORY, msg, hint=hint) from error
-            # Outside the handler: its traceback would keep the failed tensors alive.
-            self.micro_batches = min(2 * self.micro_batches, len(batch.ids))
-            for parameter, gradient in zip(self.parameters, before, strict=True):
-                parameter.grad = None if gradient is None else gradient.clone()
-            if self.device.type == "cuda":
-                torch.cuda.empty_cache()
-            self.recorder.warning(
-                f"The memory of {self.device} ran out; each batch is now computed in {self.micro_batches} parts, "
-                "with the same result but more slowly."
-            )
-
-    def _accumulate(self, batch: Batch, weight: float) -> Pass:
-        size = len(batch.ids)
-        step = math.ceil(size / self.micro_batches)
-        parts = []
-        for first in range(0, size, step):
-            part = batch.part(first, min(first + step, size))
-            share = len(part.ids) / size
-            with torch.autocast("cuda", dtype=torch.float16) if self.half_precision else nullcontext():
-                logits, features = self.model(part.images)
-            loss, losses = segmentation_loss(
-                logits.float(), part.labels, kind=self.settings.loss, all_reduce=self.group.differentiable_sum
-            )
-            self.scaler.scale(weight * share * loss).backward()
-            kept = features.detach().float() if self.use_features else None
-            parts.append(Pass(share * float(loss.detach()), logits.detach().float(), kept, losses))
-        return Pass(
-            sum(part.loss for part in parts),
-            torch.cat([part.logits for part in parts]),
-            torch.cat([part.features for part in parts]) if self.use_features else None,
-            torch.cat([part.losses for part in parts]),
-        )
-
-    def _update(self) -> None:
-        self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_clip)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
-
     def _set_learning_rate(self, iteration: int) -> None:
         """Poly schedule: lr (1 - t/T)^0.9; the full rate while T is being measured."""
         done = iteration / self.total if self.total else 0.0
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * (1 - min(done, 1.0)) ** 0.9
+        self.learner.learning_rate = self.settings.learning_rate * (1 - min(done, 1.0)) ** 0.9
 
     def _after_iteration(self, main: Pass, replayed: Pass | None, report: MiningReport) -> None:
         settings, iteration = self.settings, self.iteration - 1
@@ -267,9 +180,9 @@ class Trainer:
             raise ForgettableSegError(ErrorCode.SETTING_INVALID, msg, hint="Train with a smaller learning_rate.")
         row: dict[str, float] = {
             "iteration": iteration,
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "learning_rate": self.learner.learning_rate,
             "main_loss": main.loss,
-            "loss": main.loss + (settings.replay_weight * replayed.loss if replayed else 0.0),
+            "loss": main.loss + (replayed.loss * replayed.weight if replayed else 0.0),
         }
         if replayed:
             row["replay_loss"] = replayed.loss
@@ -372,10 +285,7 @@ class Trainer:
             "iteration": self.iteration,
             "total": self.total,
             "elapsed_s": self.elapsed_s,
-            "micro_batches": self.micro_batches,
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
+            "learner": self.learner.state_dict(),
             "miner": self.miner.state_dict(),
             "best": self.best,
             "validated_at": self.validated_at,
@@ -387,21 +297,11 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.iteration, self.total = state["iteration"], state["total"]
-        self.elapsed_s, self.micro_batches = state["elapsed_s"], state["micro_batches"]
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        self.elapsed_s = state["elapsed_s"]
+        self.learner.load_state_dict(state["learner"])
         self.miner.load_state_dict(state["miner"])
         self.best = state["best"]
         self.validated_at, self.last_dice = state["validated_at"], state["last_dice"]
         torch.set_rng_state(state["random"])
         if state["random_cuda"] and torch.cuda.device_count() == len(state["random_cuda"]):
             torch.cuda.set_rng_state_all(state["random_cuda"])
-
-
-def _wrapped(model: nn.Module, device: torch.device, group: ProcessGroup) -> nn.Module:
-    """The model as several processes train it; alone it stays as it is."""
-    if not group.is_distributed:
-        return model
-    devices = [device] if device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(model, device_ids=devices)

@@ -1,0 +1,180 @@
+"""Forward and backward passes and the update of the weights, within the memory that the device has."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.training.distributed import ProcessGroup
+from ForgettableSegLib.training.losses import segmentation_loss
+from ForgettableSegLib.training.patches import Batch
+from ForgettableSegLib.training.settings import TrainingSettings
+
+
+class LogitsAndFeatures(nn.Module):
+    """The network with both outputs from `forward`, which is what DistributedDataParallel wraps."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, C, *S) and penultimate features (B, D, *S) of images (B, Ch, *S)."""
+        return self.network.forward_with_features(images)
+
+
+@dataclass
+class Pass:
+    """A forward and backward pass: the loss, and what mining looks at (all detached, float32).
+
+    Args:
+        loss: scalar.
+        logits: (B, C, *S).
+        features: (B, D, *S), None where the prototypes are means of the logits.
+        losses: (B,).
+        weight: that the loss had in the gradient.
+    """
+
+    loss: float
+    logits: Tensor
+    features: Tensor | None
+    losses: Tensor
+    weight: float
+
+
+class Learner:
+    """The network with its optimiser: gradients of batches are added up, then the weights are updated.
+
+    Args:
+        network: a TextGuidedUNet on the device.
+        settings: of the run.
+        device: where to compute.
+        group: the processes of the run.
+        keep_features: whether mining needs the penultimate features.
+        warn: is told when memory runs out.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        settings: TrainingSettings,
+        *,
+        device: torch.device,
+        group: ProcessGroup,
+        keep_features: bool,
+        warn: Callable[[str], None],
+    ) -> None:
+        self.network = network
+        self.settings = settings
+        self.device = device
+        self.group = group
+        self.keep_features = keep_features
+        self.warn = warn
+        self.model = _wrapped(LogitsAndFeatures(network), device, group)
+        self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.SGD(
+            self.parameters,
+            lr=settings.learning_rate,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            nesterov=settings.momentum > 0,
+        )
+        self.half_precision = settings.mixed_precision and device.type == "cuda"
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.half_precision)
+        self.micro_batches = 1
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the next update."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = value
+
+    def forward_backward(self, batch: Batch, weight: float = 1.0) -> Pass:
+        """Add the gradients of a batch to those there are; in smaller parts when the device runs out of memory."""
+        # Gradients of the main batch, which a second try of the replay must not lose or count twice.
+        before = [None if parameter.grad is None else parameter.grad.clone() for parameter in self.parameters]
+        while True:
+            try:
+                return self._accumulate(batch, weight)
+            except torch.cuda.OutOfMemoryError as error:
+                if self.micro_batches >= len(batch.ids):
+                    patch = " x ".join(map(str, batch.labels.shape[1:]))
+                    msg = f"The memory of {self.device} is too small for a patch of {patch} voxels."
+                    hint = "Choose a smaller patch size, fewer features, or the CPU."
+                    raise ForgettableSegError(ErrorCode.OUT_OF_MEMORY, msg, hint=hint) from error
+            # Outside the handler: its traceback would keep the failed tensors alive.
+            self.micro_batches = min(2 * self.micro_batches, len(batch.ids))
+            for parameter, gradient in zip(self.parameters, before, strict=True):
+                parameter.grad = None if gradient is None else gradient.clone()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self.warn(
+                f"The memory of {self.device} ran out; each batch is now computed in {self.micro_batches} parts, "
+                "with the same result but more slowly."
+            )
+
+    def _accumulate(self, batch: Batch, weight: float) -> Pass:
+        size = len(batch.ids)
+        step = math.ceil(size / self.micro_batches)
+        parts = []
+        for first in range(0, size, step):
+            part = batch.part(first, min(first + step, size))
+            share = len(part.ids) / size
+            with torch.autocast("cuda", dtype=torch.float16) if self.half_precision else nullcontext():
+                logits, features = self.model(part.images)
+            loss, losses = segmentation_loss(
+                logits.float(), part.labels, kind=self.settings.loss, all_reduce=self.group.differentiable_sum
+            )
+            self.scaler.scale(weight * share * loss).backward()
+            kept = features.detach().float() if self.keep_features else None
+            parts.append(Pass(share * float(loss.detach()), logits.detach().float(), kept, losses, weight))
+        return Pass(
+            sum(part.loss for part in parts),
+            torch.cat([part.logits for part in parts]),
+            torch.cat([part.features for part in parts]) if self.keep_features else None,
+            torch.cat([part.losses for part in parts]),
+            weight,
+        )
+
+    def update(self) -> None:
+        """Clip the gradients, make one step and clear them."""
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(self.parameters, self.settings.gradient_clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, momentum and the scale of half precision."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "micro_batches": self.micro_batches,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.micro_batches = state["micro_batches"]
+
+
+def _wrapped(model: nn.Module, device: torch.device, group: ProcessGroup) -> nn.Module:
+    """The model as several processes train it; alone it stays as it is."""
+    if not group.is_distributed:
+        return model
+    devices = [device] if device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(model, device_ids=devices)
