@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .prototypes import class_masks
+from .prototypes import class_masks, full_precision
 from .scores import true_class
 
 
@@ -24,7 +24,7 @@ def true_class_confidence(logits: Tensor, labels: Tensor) -> Tensor:
     Returns:
         float32 ``[B]`` in [0, 1]; 0 for a sample without any labelled voxel.
     """
-    with torch.autocast(logits.device.type, enabled=False):
+    with full_precision(logits.device):
         z = logits.detach().float().flatten(2)
         masks = class_masks(labels, z.shape[1])
         own = true_class(z, labels.flatten(1).long().clamp(0, z.shape[1] - 1))

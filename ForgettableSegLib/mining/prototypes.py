@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,6 +29,13 @@ def class_masks(labels: Tensor, num_classes: int) -> Tensor:
     """
     classes = torch.arange(num_classes, device=labels.device, dtype=labels.dtype).view(1, -1, 1)
     return (labels.flatten(1).unsqueeze(1) == classes).float()
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """Context within which autocast, if the trainer has it on, lowers no precision on this device."""
+    # PyTorch before 2.4 knows autocast on these two only, and cannot say so.
+    known = getattr(torch.amp, "is_autocast_available", lambda kind: kind in ("cpu", "cuda"))
+    return torch.autocast(device.type, enabled=False) if known(device.type) else nullcontext()
 
 
 def centred(logits: Tensor) -> Tensor:
@@ -108,7 +117,7 @@ class Prototypes:
             ValueError: if the shapes do not fit each other or the prototypes.
         """
         self._check(features, labels)
-        with torch.autocast(features.device.type, enabled=False):
+        with full_precision(features.device):
             current_mean, current_square, pixels = self._current(features, labels, all_reduce)
             seen = (pixels >= self.min_pixels) & current_mean.isfinite().all(dim=1) & current_square.isfinite()
             keep = torch.where(seen, self._beta(), 1.0)

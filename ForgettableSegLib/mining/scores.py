@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from .prototypes import AllReduce, Prototypes, centred, class_masks
+from .prototypes import AllReduce, Prototypes, centred, class_masks, full_precision
 
 ScoreMode = Literal["bounded", "zscore", "paper"]
 Reduce = Literal["class", "pixel"]
@@ -247,7 +247,7 @@ def difficulty_scores(
     if reduce not in ("class", "pixel"):
         msg = f"unknown reduction {reduce!r}"
         raise ValueError(msg)
-    with torch.autocast(logits.device.type, enabled=False):
+    with full_precision(logits.device):
         masks = class_masks(labels, prototypes.num_classes)
         index = labels.flatten(1).long().clamp(0, prototypes.num_classes - 1)
         terms = _terms(logits.detach().float(), features, index, prototypes, mode=mode, eps=eps)
@@ -341,7 +341,7 @@ def estimated_difficulty(logits: Tensor, prototypes: Prototypes, *, features: Te
         ``d_yhat / (d_yhat + d_nearest other)``: 0 on the prototype of the predicted class, 1/2 where another class's
         is as close. A predicted class without a prototype has ratio 1; without a prototype of another class it is 0.
     """
-    with torch.autocast(logits.device.type, enabled=False):
+    with full_precision(logits.device):
         z = logits.detach().float().flatten(2)
         best, predicted = z.max(1)
         confidence = (best - z.logsumexp(1)).exp()

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ForgettableSegLib.mining.prototypes import IGNORE_LABEL, Prototypes, centred
+from ForgettableSegLib.mining.prototypes import IGNORE_LABEL, Prototypes, centred, full_precision
 
 
 def batch(seed: int = 0, *, classes: int = 3, features: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
@@ -238,3 +238,13 @@ def test_prototypes_stay_finite_and_within_the_features(
     assert prototypes.mean.abs().max() <= 5 * scale
     assert prototypes.count[2] == 0
     assert (prototypes.mean[2] == 0).all()
+
+
+def test_full_precision_holds_on_a_device_without_autocast_as_well() -> None:
+    a = torch.ones(2, 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        with full_precision(torch.device("cpu")):
+            assert (a @ a).dtype == torch.float32
+        with full_precision(torch.device("meta")):
+            pass
+        assert (a @ a).dtype == torch.bfloat16
