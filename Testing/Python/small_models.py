@@ -1,11 +1,18 @@
-"""Small models for tests."""
+"""Small models for tests, and ways to spoil them."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 from ForgettableSegLib.models.package import ModelPackage
 from ForgettableSegLib.network.build import build_network
 
@@ -61,3 +68,40 @@ def make_package(seed: int = 0, **changes: Any) -> ModelPackage:
         calibration={"confidence_voxel": torch.rand(64)},
         documents={"README.md": "# Abdomen\nMean Dice 0.9 on 2 held-out volumes.\n"},
     )
+
+
+def refuse(path: Path, sentence: str) -> None:
+    """Reading fails with one sentence that names the package and the reason, and leaves nothing behind."""
+    around = {entry for entry in path.parent.rglob("*")}
+    with pytest.raises(ForgettableSegError, match=sentence) as caught:
+        ModelPackage.read(path)
+    assert caught.value.code == ErrorCode.MODEL_INVALID
+    assert path.name in caught.value.message
+    assert "\n" not in str(caught.value)
+    assert {entry for entry in path.parent.rglob("*")} == around
+
+
+def edit_card(folder: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
+    """Change the card as its author could."""
+    path = folder / "model.json"
+    card = json.loads(path.read_text(encoding="utf-8"))
+    edit(card)
+    path.write_text(json.dumps(card), encoding="utf-8")
+
+
+def put_weights(folder: Path, content: bytes) -> None:
+    """Replace the weights and state their new hash, as whoever makes a package can."""
+    (folder / "weights.safetensors").write_bytes(content)
+    facts = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    edit_card(folder, lambda card: card["files"].update({"weights.safetensors": facts}))
+
+
+def zip_of(folder: Path, extra: dict[str | zipfile.ZipInfo, bytes] | None = None, prefix: str = "") -> Path:
+    """An archive of a package, with more entries."""
+    path = folder.parent / "packed.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for file in folder.iterdir():
+            archive.write(file, prefix + file.name)
+        for name, content in (extra or {}).items():
+            archive.writestr(name, content)
+    return path

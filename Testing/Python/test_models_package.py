@@ -166,9 +166,9 @@ def test_other_tensors_cannot_be_put_in(name: str) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"provenance": {"source": "/home/ann/data/liver"}},
+        {"provenance": {"source": "/srv/ann/data/liver"}},
         {"provenance": {"source": "from /data.zip"}},
-        {"provenance": {"source": r"C:\Users\Ann\data"}},
+        {"provenance": {"source": r"C:\Studies\Ann\data"}},
         {"provenance": {"source": "D:/studies"}},
         {"provenance": {"source": r"\\server\share\data"}},
         {"provenance": {"source": "~/data"}},
@@ -210,7 +210,7 @@ def test_cases_are_not_written(tmp_path: Path, changes: dict[str, Any]) -> None:
 
 def test_documents_tell_nothing_either(tmp_path: Path) -> None:
     package = make_package()
-    for text, reason in (("Hardest: case_007.", r"README\.md names a case"), ("See /home/ann/x.", r"README\.md holds")):
+    for text, reason in (("Hardest: case_007.", r"README\.md names a case"), ("See /srv/ann/x.", r"README\.md holds")):
         document = ModelPackage(package.card, package.tensors, {"README.md": text})
         with pytest.raises(ForgettableSegError, match=reason):
             document.write(tmp_path / "model", private=["case_007"])
