@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from ..errors import ErrorCode, ForgettableSegError
 from .case import Case
 from .dicom import read_series
-from .findings import CaseError, FindingCode
+from .findings import CaseError, FindingCode, colour_image, four_dimensional, not_finite, unreadable
 from .geometry import Geometry
 from .labels import values_present
 from .nifti import check_complete, check_header, is_nifti
@@ -117,6 +118,8 @@ def read_label_map(path: Path) -> tuple[NDArray[np.integer], Geometry]:
         raise _layered(path, header)
     volume = _execute(path, reader)
     voxels = _voxels(volume, header)[0]
+    if voxels.dtype.kind == "f":
+        check_finite(voxels, path)
     if voxels.dtype.kind == "f" and not all(np.array_equal(plane, np.rint(plane)) for plane in voxels):
         raise CaseError(
             FindingCode.LABEL_NOT_INTEGER,
@@ -164,6 +167,17 @@ def label_path(case: Case) -> Path:
             hint="Add its label map, or leave the case out.",
         )
     return case.label
+
+
+def check_finite(volume: NDArray[np.floating], path: Path) -> None:
+    """Refuse a volume `[z, y, x]` with NaN or infinite voxels.
+
+    Raises:
+        CaseError: `NOT_FINITE`.
+    """
+    bad = sum(int(np.count_nonzero(~np.isfinite(plane))) for plane in volume)
+    if bad:
+        raise not_finite(path, bad)
 
 
 def check_same_grid(path: Path, geometry: Geometry, other_path: Path, other: Geometry) -> None:
@@ -234,11 +248,20 @@ def write_volume(path: Path, array: NDArray[np.generic], geometry: Geometry) -> 
         sitk.WriteImage(image, str(unfinished), useCompression=True, compressionLevel=1)
         if is_nifti(unfinished):
             check_complete(unfinished)
-        os.replace(unfinished, path)
+        is_on_grid = read_header(unfinished).geometry.is_same_grid(geometry)
+        if is_on_grid:
+            os.replace(unfinished, path)
     except (OSError, RuntimeError, ForgettableSegError) as error:
         raise _unwritten(path, error, array.nbytes) from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+    if not is_on_grid:
+        raise ForgettableSegError(
+            ErrorCode.OUTPUT_UNWRITABLE,
+            f"{path} cannot hold this volume, because its axes are not at right angles, as NIfTI wants them.",
+            hint="Write .nrrd or .mha instead.",
+        )
 
 
 def disk_full(path: Path) -> ForgettableSegError:
@@ -268,7 +291,7 @@ def _reader(path: Path) -> sitk.ImageFileReader | sitk.Image:
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
     return reader
 
 
@@ -280,7 +303,7 @@ def _execute(path: Path, reader: sitk.ImageFileReader | sitk.Image) -> sitk.Imag
     try:
         return reader.Execute()
     except RuntimeError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
 def _header_of(path: Path, reader: sitk.ImageFileReader | sitk.Image) -> Header:
@@ -324,9 +347,9 @@ def _check_channels(case: Case, headers: list[Header], channels: int | None) -> 
         return
     path, header = max(zip(case.images, headers, strict=True), key=lambda pair: pair[1].channels)
     if header.dimension == 4:
-        raise _four_dimensional(path, header)
+        raise four_dimensional(path, header.channels)
     if header.is_vector and header.pixel_id == sitk.sitkVectorUInt8 and header.channels in (3, 4):
-        raise _colour(path)
+        raise colour_image(path)
     raise CaseError(
         FindingCode.CHANNEL_COUNT,
         path,
@@ -345,41 +368,7 @@ def _layered(path: Path, header: Header) -> CaseError:
             f"{path} holds segments that overlap, in {header.channels} layers.",
             hint="In Slicer, export the segmentation as a label map, in which every voxel belongs to one segment.",
         )
-    return _four_dimensional(path, header) if header.dimension == 4 else _colour(path)
-
-
-def _four_dimensional(path: Path, header: Header) -> CaseError:
-    return CaseError(
-        FindingCode.FOUR_DIMENSIONAL,
-        path,
-        f"{path} is four-dimensional: it holds {header.channels} volumes instead of one.",
-        hint="Export the volume that is meant to a file of its own.",
-    )
-
-
-def _colour(path: Path) -> CaseError:
-    return CaseError(
-        FindingCode.COLOUR_IMAGE,
-        path,
-        f"{path} is a colour image or has several values at each voxel.",
-        hint="Use the original grey-value volume instead of a picture of it.",
-    )
-
-
-def _unreadable(path: Path, error: RuntimeError) -> CaseError:
-    text = str(error).lower()
-    if "spacing" in text:
-        message, hint = f"{path} states a voxel spacing that is zero or negative.", "Correct the file's header."
-        return CaseError(FindingCode.SPACING_INVALID, path, message, hint=hint)
-    if "orthonormal" in text or "determinant" in text:
-        message, hint = f"{path} has axes that are not at right angles.", "Resample it to a straight grid first."
-        return CaseError(FindingCode.AXES_SHEARED, path, message, hint=hint)
-    return CaseError(
-        FindingCode.FILE_UNREADABLE,
-        path,
-        f"{path} cannot be read: it is damaged, cut off, or not a NIfTI, NRRD, MetaImage or DICOM volume.",
-        hint="Copy or export it again.",
-    )
+    return four_dimensional(path, header.channels) if header.dimension == 4 else colour_image(path)
 
 
 def _unwritten(path: Path, error: Exception, size: int) -> ForgettableSegError:

@@ -76,3 +76,55 @@ class CaseError(ForgettableSegError):
         super().__init__(_ERROR_CODES.get(finding, ErrorCode.CASE_INVALID), message, hint=hint)
         self.finding = finding
         self.path = path
+
+
+def not_finite(path: Path, count: int) -> CaseError:
+    """The error for an image with NaN or infinite voxels.
+
+    Args:
+        path: the image.
+        count: how many voxels.
+    """
+    return CaseError(
+        FindingCode.NOT_FINITE,
+        path,
+        f"{path} holds voxels that are not numbers (NaN or infinite): {count}.",
+        hint="Replace them, for example by the value of air.",
+    )
+
+
+def four_dimensional(path: Path, volumes: int) -> CaseError:
+    """The error for a file that holds several volumes where one is meant."""
+    return CaseError(
+        FindingCode.FOUR_DIMENSIONAL,
+        path,
+        f"{path} is four-dimensional: it holds {volumes} volumes instead of one.",
+        hint="Export the volume that is meant to a file of its own.",
+    )
+
+
+def colour_image(path: Path) -> CaseError:
+    """The error for a file with several values at each voxel where one is meant."""
+    return CaseError(
+        FindingCode.COLOUR_IMAGE,
+        path,
+        f"{path} is a colour image or has several values at each voxel.",
+        hint="Use the original grey-value volume instead of a picture of it.",
+    )
+
+
+def unreadable(path: Path, error: RuntimeError) -> CaseError:
+    """The error for a file that ITK could not read; its text tells a bad geometry from a bad file."""
+    text = str(error).lower()
+    if "spacing" in text:
+        message, hint = f"{path} states a voxel spacing that is zero or negative.", "Correct the file's header."
+        return CaseError(FindingCode.SPACING_INVALID, path, message, hint=hint)
+    if "orthonormal" in text or "determinant" in text:
+        message, hint = f"{path} has axes that are not at right angles.", "Resample it to a straight grid first."
+        return CaseError(FindingCode.AXES_SHEARED, path, message, hint=hint)
+    return CaseError(
+        FindingCode.FILE_UNREADABLE,
+        path,
+        f"{path} cannot be read: it is damaged, cut off, or not a NIfTI, NRRD, MetaImage or DICOM volume.",
+        hint="Copy or export it again.",
+    )

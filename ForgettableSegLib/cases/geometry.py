@@ -60,6 +60,12 @@ class Geometry:
         """Volume of one voxel in cubic millimetres."""
         return float(np.prod(self.spacing))
 
+    @property
+    def is_sheared(self) -> bool:
+        """Whether the axes are not at right angles (beyond rounding), as in uncorrected gantry tilt."""
+        matrix = np.reshape(self.direction, (3, 3))
+        return not np.allclose(matrix.T @ matrix, np.eye(3), atol=1e-3)
+
     def index_to_physical(self, index: ArrayLike) -> NDArray[np.float64]:
         """Positions of (continuous) voxel indices.
 

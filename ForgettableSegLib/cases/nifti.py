@@ -1,4 +1,4 @@
-"""Checks that ITK omits for NIfTI: it reads truncated files, and writes to a full disk, without a word."""
+"""Checks that ITK omits for NIfTI: in silence it reads cut-off files, zeroes NaN, and writes to a full disk."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ from math import prod
 from pathlib import Path
 from typing import BinaryIO
 
-from .findings import CaseError, FindingCode
+import numpy as np
 
-# Long enough for NIfTI-1 (348 bytes) and NIfTI-2.
-_HEADER_SIZE = 540
+from .findings import CaseError, FindingCode, not_finite
+
+_HEADER_SIZE = 348
 _CHUNK = 1 << 20
+_FLOATS = {16: "f4", 64: "f8"}
 
 
 @dataclass(frozen=True)
 class _Header:
     spacing: tuple[float, ...]
-    bytes_needed: int
+    offset: int
+    voxel_bytes: int
+    float_type: np.dtype | None
 
 
 def is_nifti(path: Path) -> bool:
@@ -34,7 +38,7 @@ def check_header(path: Path) -> None:
     Raises:
         CaseError: `FILE_TRUNCATED`, `FILE_UNREADABLE` or `SPACING_INVALID`.
     """
-    header, _ = _scan(path, whole=False)
+    header, _, _ = _scan(path, whole=False)
     if min(header.spacing) <= 0:
         raise CaseError(
             FindingCode.SPACING_INVALID,
@@ -45,34 +49,34 @@ def check_header(path: Path) -> None:
 
 
 def check_complete(path: Path) -> None:
-    """Check that a file holds all voxels that its header promises, and (compressed files) its checksum.
+    """Check that a file holds all voxels that its header promises, that they are numbers, and the checksum of gzip.
 
     Raises:
-        CaseError: `FILE_TRUNCATED` or `FILE_UNREADABLE`.
+        CaseError: `FILE_TRUNCATED`, `FILE_UNREADABLE` or `NOT_FINITE`.
     """
-    header, found = _scan(path, whole=True)
-    if found < header.bytes_needed:
+    header, found, bad = _scan(path, whole=True)
+    if found < header.voxel_bytes:
         raise _truncated(path)
+    if bad:
+        raise not_finite(path, bad)
 
 
-def _scan(path: Path, *, whole: bool) -> tuple[_Header, int]:
-    """The header of a file, and the number of bytes read (uncompressed)."""
+def _scan(path: Path, *, whole: bool) -> tuple[_Header, int, int]:
+    """The header of a file, and the number of bytes and of NaN or infinite values among its voxels."""
+    found = bad = 0
     try:
         with _open(path) as stream:
-            start = stream.read(_HEADER_SIZE)
-            found = len(start)
+            header = _parse(stream.read(_HEADER_SIZE), path)
+            stream.seek(header.offset)
             while whole and (chunk := stream.read(_CHUNK)):
+                voxels = chunk[: header.voxel_bytes - found]
                 found += len(chunk)
-        return _parse(start), found
+                if header.float_type is not None:
+                    usable = len(voxels) - len(voxels) % header.float_type.itemsize
+                    bad += int(np.count_nonzero(~np.isfinite(np.frombuffer(voxels[:usable], header.float_type))))
     except (EOFError, zlib.error, gzip.BadGzipFile, struct.error) as error:
         raise _truncated(path) from error
-    except ValueError as error:
-        raise CaseError(
-            FindingCode.FILE_UNREADABLE,
-            path,
-            f"{path} is named like a NIfTI volume, but is none.",
-            hint="Export it again from the program that wrote it.",
-        ) from error
+    return header, found, bad
 
 
 def _open(path: Path) -> BinaryIO:
@@ -81,30 +85,24 @@ def _open(path: Path) -> BinaryIO:
     return gzip.open(path, "rb") if is_compressed else path.open("rb")
 
 
-def _parse(raw: bytes) -> _Header:
-    """Fields of a NIfTI-1 or NIfTI-2 header of either byte order.
+def _parse(raw: bytes, path: Path) -> _Header:
+    """Fields of a NIfTI-1 header of either byte order.
 
     Raises:
-        ValueError: if this is no NIfTI header.
+        CaseError: `FILE_UNREADABLE` if it is something else.
         struct.error: if it is cut off.
     """
     for order in "<>":
-        (length,) = struct.unpack(f"{order}i", raw[:4])
-        if length == 348:
-            dimensions = struct.unpack(f"{order}8h", raw[40:56])
-            (bits,) = struct.unpack(f"{order}h", raw[72:74])
+        if struct.unpack(f"{order}i", raw[:4]) == (_HEADER_SIZE,):
+            rank, *size = struct.unpack(f"{order}8h", raw[40:56])
+            kind, bits = struct.unpack(f"{order}2h", raw[70:74])
             spacing = struct.unpack(f"{order}8f", raw[76:108])
             (offset,) = struct.unpack(f"{order}f", raw[108:112])
-        elif length == 540:
-            (bits,) = struct.unpack(f"{order}h", raw[14:16])
-            dimensions = struct.unpack(f"{order}8q", raw[16:80])
-            spacing = struct.unpack(f"{order}8d", raw[104:168])
-            (offset,) = struct.unpack(f"{order}q", raw[168:176])
-        else:
-            continue
-        rank = dimensions[0]
-        return _Header(spacing[1 : min(rank, 3) + 1], int(offset) + prod(dimensions[1 : rank + 1]) * bits // 8)
-    raise ValueError
+            float_type = np.dtype(order + _FLOATS[kind]) if kind in _FLOATS else None
+            return _Header(spacing[1 : min(rank, 3) + 1], int(offset), prod(size[:rank]) * bits // 8, float_type)
+    is_second = raw[4:6] in (b"n+", b"ni") and raw[6:7] == b"2"
+    message = f"{path} is a NIfTI-2 volume, which is not supported." if is_second else f"{path} is no NIfTI volume."
+    raise CaseError(FindingCode.FILE_UNREADABLE, path, message, hint="Export it again as NIfTI-1 or NRRD.")
 
 
 def _truncated(path: Path) -> CaseError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from statistics import median
 from typing import Any, Protocol
 
@@ -12,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import ErrorCode, ForgettableSegError
 from .case import Case
-from .files import read_header, read_image, read_label
+from .files import check_finite, read_header, read_image, read_label
 from .geometry import Geometry
 from .grid import PreparedGrid
 from .intensity import ForegroundStatistics, Scaling, clip_ct, ct_scaling, image_scaling
@@ -165,7 +166,7 @@ def prepare(
     preprocessing: Preprocessing,
     label: NDArray[np.uint8] | None = None,
     *,
-    name: str = "The image",
+    path: Path = Path("the image"),
 ) -> Prepared:
     """Normalise an image and bring it, and its label, onto the prepared grid.
 
@@ -176,7 +177,7 @@ def prepare(
         geometry: its grid.
         preprocessing: the settings.
         label: class indices `[z, y, x]`, see `labels.to_class_indices`.
-        name: how an error calls the image: the file.
+        path: the file that an error names.
 
     Raises:
         ForgettableSegError: `CASE_INVALID` for NaN or infinite voxels or a wrong number of channels.
@@ -185,12 +186,12 @@ def prepare(
     if preprocessing.ct_statistics is not None and len(image) != len(preprocessing.ct_statistics):
         raise ForgettableSegError(
             ErrorCode.CASE_INVALID,
-            f"{name} has {len(image)} channels, but the model was trained with {len(preprocessing.ct_statistics)}.",
+            f"{path} has {len(image)} channels, but the model was trained with {len(preprocessing.ct_statistics)}.",
             hint="Give one image for each channel.",
         )
     prepared = np.empty((len(image), *grid.shape), dtype=np.float32)
     for index, channel in enumerate(image):
-        scaling = _scaling(channel, index, preprocessing, name)
+        scaling = _scaling(channel, index, preprocessing, path)
         clipped = clip_ct(channel) if preprocessing.modality == "CT" else channel
         prepared[index] = grid.to_prepared(clipped)
         # Interpolation weights add up to one, so scaling after it equals scaling before it, and saves a copy.
@@ -215,7 +216,7 @@ def prepare_case(case: Case, task: Task, preprocessing: Preprocessing, *, with_l
     label = None
     if with_label and case.label is not None:
         label = to_class_indices(read_label(case, task, geometry=geometry), task)
-    return prepare(image, geometry, preprocessing, label, name=str(case.images[0]))
+    return prepare(image, geometry, preprocessing, label, path=case.images[0])
 
 
 def restore(values: ArrayLike, prepared: HasGrid) -> NDArray[np.float32]:
@@ -263,13 +264,8 @@ def restore_classes(values: ArrayLike, prepared: HasGrid) -> NDArray[np.uint8]:
     return classes
 
 
-def _scaling(channel: NDArray[np.float32], index: int, preprocessing: Preprocessing, name: str) -> Scaling:
-    if not all(np.isfinite(plane).all() for plane in channel):
-        raise ForgettableSegError(
-            ErrorCode.CASE_INVALID,
-            f"{name} holds voxels that are not numbers (NaN or infinite).",
-            hint="Replace them, for example by the value of air, and try again.",
-        )
+def _scaling(channel: NDArray[np.float32], index: int, preprocessing: Preprocessing, path: Path) -> Scaling:
+    check_finite(channel, path)
     if preprocessing.modality == "CT":
         return ct_scaling(*preprocessing.ct_statistics[index])
     return image_scaling(channel)

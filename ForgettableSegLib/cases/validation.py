@@ -6,12 +6,10 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-import numpy as np
-
 from .case import Case
 from .content import file_key
 from .dicom import read_series
-from .files import check_label_values, check_same_grid, label_path, read_image, read_label_map
+from .files import check_finite, check_label_values, check_same_grid, label_path, read_image, read_label_map
 from .findings import CaseError, Finding, FindingCode
 from .geometry import Geometry
 from .labels import values_present
@@ -102,16 +100,18 @@ def _check_image(case: Case, task: Task, findings: list[Finding]) -> Geometry:
     image, geometry = read_image(case, channels=len(task.channels))
     for index, channel in enumerate(image):
         path = case.images[index] if len(case.images) == len(image) else case.images[0]
-        bad = sum(int(np.count_nonzero(~np.isfinite(plane))) for plane in channel)
-        if bad:
-            message = (
-                f"{path} holds {bad} voxels that are not numbers (NaN or infinite). "
-                f"Replace them, for example by the value of air."
-            )
-            findings.append(Finding("error", FindingCode.NOT_FINITE, case.case_id, path, message))
-        elif channel.min() == channel.max():
+        with _collecting(findings, case):
+            check_finite(channel, path)
+        if channel.min() == channel.max():
             message = f"{path} holds the same value everywhere. Check that the right file was exported."
             findings.append(Finding("warning", FindingCode.CONSTANT_IMAGE, case.case_id, path, message))
+    if geometry.is_sheared:
+        path = case.images[0]
+        message = (
+            f"{path} has axes that are not at right angles, as tilted CT has. "
+            f"It can be used as it is; resampling it to a straight grid first is better."
+        )
+        findings.append(Finding("warning", FindingCode.AXES_SHEARED, case.case_id, path, message))
     return geometry
 
 

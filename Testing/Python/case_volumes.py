@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+
 from ForgettableSegLib.cases.case import Case
 from ForgettableSegLib.cases.geometry import Geometry
 from ForgettableSegLib.cases.task import SegmentClass, Task
@@ -49,7 +50,9 @@ def blocks(shape: tuple[int, int, int]) -> np.ndarray:
     return label
 
 
-def save_case(folder: Path, case_id: str = "a", *, shape=(6, 8, 10), geometry: Geometry | None = None, seed: int = 0) -> Case:
+def save_case(
+    folder: Path, case_id: str = "a", *, shape=(6, 8, 10), geometry: Geometry | None = None, seed: int = 0
+) -> Case:
     """A case of `TASK` on disk."""
     geometry = geometry or grid(shape)
     image = save(folder / "images" / f"{case_id}.nii.gz", noise(geometry.shape, seed), geometry)

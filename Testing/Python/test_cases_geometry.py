@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from case_volumes import AXIAL, grid, noise, rotation
-from ForgettableSegLib.cases.geometry import Geometry
-from ForgettableSegLib.cases.grid import PreparedGrid
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from ForgettableSegLib.cases.geometry import Geometry
+from ForgettableSegLib.cases.grid import PreparedGrid
 
 KEEP = (None, None, None)
 steps = st.floats(0.3, 8.0)

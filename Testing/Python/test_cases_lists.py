@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from case_volumes import TASK, blocks, noise, save
+
 from ForgettableSegLib.cases.case import Case
 from ForgettableSegLib.cases.case_list import cases_from_dicts, read_case_list, read_folder_pair
 from ForgettableSegLib.cases.files import read_image, read_label

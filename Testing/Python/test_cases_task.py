@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+
 from ForgettableSegLib.cases.task import SegmentClass, Task
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
@@ -126,5 +127,10 @@ def test_labels_that_cannot_be_used_are_refused(labels: object, words: str):
 
 
 def test_importing_tasks_loads_nothing_heavy():
-    code = "import sys, ForgettableSegLib.cases.task; print({'torch', 'SimpleITK', 'numpy', 'monai'} & set(sys.modules))"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
+    code = (
+        "import sys, ForgettableSegLib.cases.task; print({'torch', 'SimpleITK', 'numpy', 'monai'} & set(sys.modules))"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+        == "set()"
+    )
