@@ -166,7 +166,7 @@ def prepare(
     preprocessing: Preprocessing,
     label: NDArray[np.uint8] | None = None,
     *,
-    path: Path = Path("the image"),
+    name: str = "The image",
 ) -> Prepared:
     """Normalise an image and bring it, and its label, onto the prepared grid.
 
@@ -177,7 +177,7 @@ def prepare(
         geometry: its grid.
         preprocessing: the settings.
         label: class indices `[z, y, x]`, see `labels.to_class_indices`.
-        path: the file that an error names.
+        name: how an error calls the image: its file, or its case.
 
     Raises:
         ForgettableSegError: `CASE_INVALID` for NaN or infinite voxels or a wrong number of channels.
@@ -186,12 +186,12 @@ def prepare(
     if preprocessing.ct_statistics is not None and len(image) != len(preprocessing.ct_statistics):
         raise ForgettableSegError(
             ErrorCode.CASE_INVALID,
-            f"{path} has {len(image)} channels, but the model was trained with {len(preprocessing.ct_statistics)}.",
+            f"{name} has {len(image)} channels, but the model was trained with {len(preprocessing.ct_statistics)}.",
             hint="Give one image for each channel.",
         )
     prepared = np.empty((len(image), *grid.shape), dtype=np.float32)
     for index, channel in enumerate(image):
-        scaling = _scaling(channel, index, preprocessing, path)
+        scaling = _scaling(channel, index, preprocessing, name)
         clipped = clip_ct(channel) if preprocessing.modality == "CT" else channel
         prepared[index] = grid.to_prepared(clipped)
         # Interpolation weights add up to one, so scaling after it equals scaling before it, and saves a copy.
@@ -216,7 +216,7 @@ def prepare_case(case: Case, task: Task, preprocessing: Preprocessing, *, with_l
     label = None
     if with_label and case.label is not None:
         label = to_class_indices(read_label(case, task, geometry=geometry), task)
-    return prepare(image, geometry, preprocessing, label, path=case.images[0])
+    return prepare(image, geometry, preprocessing, label, name=str(case.images[0]))
 
 
 def restore(values: ArrayLike, prepared: HasGrid) -> NDArray[np.float32]:
@@ -241,31 +241,8 @@ def restore_scalar(values: ArrayLike, prepared: HasGrid) -> NDArray[np.float32]:
     return np.ascontiguousarray(prepared.grid.to_native(np.asarray(values)))
 
 
-def restore_classes(values: ArrayLike, prepared: HasGrid) -> NDArray[np.uint8]:
-    """Class of highest probability on the native grid: `restore(...).argmax(0)` with memory for two maps instead of C.
-
-    Args:
-        values: probabilities `[C, S, H, W]`.
-        prepared: what they were computed from.
-
-    Returns:
-        Class indices `[z, y, x]`; the lower index wins a tie.
-    """
-    maps = np.asarray(values)
-    if not prepared.grid.is_resampled:
-        return np.ascontiguousarray(prepared.grid.unorient(maps.argmax(0).astype(np.uint8)))
-    highest = prepared.grid.to_native(maps[0]).copy()
-    classes = np.zeros(highest.shape, dtype=np.uint8)
-    for index in range(1, len(maps)):
-        one = prepared.grid.to_native(maps[index])
-        is_higher = one > highest
-        classes[is_higher] = index
-        np.copyto(highest, one, where=is_higher)
-    return classes
-
-
-def _scaling(channel: NDArray[np.float32], index: int, preprocessing: Preprocessing, path: Path) -> Scaling:
-    check_finite(channel, path)
+def _scaling(channel: NDArray[np.float32], index: int, preprocessing: Preprocessing, name: str) -> Scaling:
+    check_finite(channel, Path(name))
     if preprocessing.modality == "CT":
         return ct_scaling(*preprocessing.ct_statistics[index])
     return image_scaling(channel)
