@@ -27,8 +27,7 @@ def true_class_confidence(logits: Tensor, labels: Tensor) -> Tensor:
     with full_precision(logits.device):
         z = logits.detach().float().flatten(2)
         masks = class_masks(labels, z.shape[1])
-        own = true_class(z, labels.flatten(1).long().clamp(0, z.shape[1] - 1))
-        confidence = (own - z.logsumexp(1)).exp()
+        confidence = true_class(z.log_softmax(1), labels.flatten(1).long().clamp(0, z.shape[1] - 1)).exp()
         foreground, valid = masks[:, 1:].sum(1), masks.sum(1)
         mask = torch.where(foreground.sum(1, keepdim=True) > 0, foreground, valid)
         return (confidence * mask).sum(1) / mask.sum(1).clamp_min(1)
@@ -49,7 +48,8 @@ def is_correct(logits: Tensor, labels: Tensor, *, dice: float = 0.75, false_area
     """
     num_classes = logits.shape[1]
     valid = labels.flatten(1) < num_classes
-    predicted = class_masks(logits.argmax(1).masked_fill(~valid.view_as(labels), num_classes), num_classes)[:, 1:]
+    best = logits.max(1).indices  # On the CPU many times faster than argmax.
+    predicted = class_masks(best.masked_fill(~valid.view_as(labels), num_classes), num_classes)[:, 1:]
     reference = class_masks(labels, num_classes)[:, 1:]
     sizes = reference.sum(2)
     coefficient = 2 * (predicted * reference).sum(2) / (predicted.sum(2) + sizes).clamp_min(1)

@@ -274,10 +274,9 @@ def _terms(
 ) -> Tensor:
     """t1 to t4 of every voxel, ``[B, 4, N]``."""
     z = logits.flatten(2)
-    own_logit = true_class(z, index)
-    confidence = (own_logit - z.logsumexp(1)).exp()
+    confidence = true_class(z.log_softmax(1), index).exp()
     if mode == "paper":
-        mean = prototypes.mean.to(z.device).diagonal()
+        own_logit, mean = true_class(z, index), prototypes.mean.to(z.device).diagonal()
         if prototypes.feature_size != prototypes.num_classes:
             msg = "the score mode paper needs prototypes of the logits, with as many features as classes"
             raise ValueError(msg)
@@ -343,8 +342,8 @@ def estimated_difficulty(logits: Tensor, prototypes: Prototypes, *, features: Te
     """
     with full_precision(logits.device):
         z = logits.detach().float().flatten(2)
-        best, predicted = z.max(1)
-        confidence = (best - z.logsumexp(1)).exp()
+        predicted = z.max(1).indices
+        confidence = true_class(z.log_softmax(1), predicted).exp()
         f = centred(logits) if features is None else features.detach().float()
         distances = squared_distances(f.flatten(2), prototypes).sqrt_()
         unknown = ~prototypes.initialised.to(z.device)
