@@ -122,6 +122,8 @@ class _Lines:
         at_end = event["step"] >= event["of"]
         if event["phase"] == self._phase and not at_end and now - self._last < _LINE_INTERVAL_S:
             return
+        if event["phase"] != self._phase:
+            self._note = ""
         self._phase, self._last = event["phase"], now
         left = "" if at_end or event["eta_s"] is None else f", about {event['eta_s']:.0f} s left"
         note = f", {self._note}" if self._note else ""

@@ -23,6 +23,7 @@ PROGRESS_INTERVAL_S = 0.1
 """A phase sends at most ten events of progress a second, beside its last one."""
 
 _LOGS_KEPT = 20
+_NEVER_QUIET = frozenset({"warning", "case_failed", "failed"})
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class JobContext:
     ) -> None:
         self.id = id
         self.job = job
+        self.quiet = False  # on the ranks of a distributed job that do not speak for it
         self.failed_cases: list[str] = []
         self._sink = sink
         self._clock = clock
@@ -79,7 +81,7 @@ class JobContext:
 
     def emit(self, event: Mapping[str, Any]) -> None:
         """Send an event; ``id`` and ``time`` are filled in."""
-        if self._sink is not None:
+        if self._sink is not None and (not self.quiet or event["event"] in _NEVER_QUIET):
             with self._lock:
                 self._sink({**event, "id": self.id, "time": round(time.time(), 3)})
 

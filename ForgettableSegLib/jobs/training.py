@@ -1,0 +1,301 @@
+"""What the jobs `train`, `finetune` and `resume` share: a run, and a model package with its measures at its end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ErrorCode, ForgettableSegError
+from .evaluate import mean_dice
+from .inputs import forget_predictors, load_cases, load_task, require_task
+from .job import JobContext, JobResult
+from .outputs import to_json, write_text
+from .requests import FinetuneRequest, ResumeRequest, TrainRequest
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..cases.case import Case
+    from ..evaluation.metrics import ClassResult
+    from ..inference.predictor import Predictor
+    from ..models.package import ModelPackage
+    from ..training.distributed import ProcessGroup
+    from ..training.run import TrainingOutcome
+
+BEFORE_FILE = "held_out_before.json"
+"""What the model to start from scored on the held-out cases, kept in the run folder for a resumed run."""
+
+
+def train(request: TrainRequest, context: JobContext) -> JobResult:
+    """Run a training, from scratch or from a model.
+
+    Raises:
+        ForgettableSegError: with a sentence for the user.
+        Cancelled: the run can be resumed.
+    """
+    from ..cases.split import split_cases
+    from ..models.card import NAME
+    from ..training.distributed import process_group
+    from ..training.run import run_training
+    from ..training.settings import TrainingSettings
+
+    settings = TrainingSettings.from_dict(request.settings)
+    folder = Path(request.run).absolute()
+    name = request.name or folder.name
+    if not NAME.fullmatch(name):
+        message = f"'{name}' cannot be the name of a model."
+        hint = "Use up to 64 letters, digits, spaces, dots, dashes and underscores."
+        raise ForgettableSegError(ErrorCode.REQUEST_INVALID, message, hint=hint)
+    start = _start_model(request)
+    task = load_task(request.task)
+    cases = load_cases(request.cases, task)
+    if start is not None:
+        task = cases.task or start.task
+    task = require_task(task or cases.task, cases.source if isinstance(request.cases, str) else "The request")
+    _refuse_used(folder)
+    forget_predictors()
+    with process_group() as group:
+        context.quiet = not group.is_main
+        device = _device(settings.device, group)
+        labelled = [case for case in cases if case.label is not None]
+        split = split_cases(labelled, ratios=settings.split_ratios, seed=settings.seed) if labelled else None
+        if start is not None and split is not None and group.is_main:
+            _judge_before(start, task, _kept_out(labelled, split)[0], folder, device, context)
+        context.log_to(folder)
+        outcome = run_training(
+            cases=cases,
+            task=task,
+            folder=folder,
+            name=name,
+            settings=settings,
+            device=device,
+            listener=context,
+            start=start,
+            split=split,
+            group=group,
+        )
+        return _finish(outcome, device, group, context)
+
+
+def resume(request: ResumeRequest, context: JobContext) -> JobResult:
+    """Go on with a run.
+
+    Raises:
+        ForgettableSegError: with a sentence for the user.
+        Cancelled: the run can be resumed again.
+    """
+    from ..training.config import RunConfig
+    from ..training.distributed import process_group
+    from ..training.run import resume_training
+
+    folder = Path(request.run).absolute()
+    settings = RunConfig.read(folder).settings
+    forget_predictors()
+    with process_group() as group:
+        context.quiet = not group.is_main
+        context.log_to(folder)
+        device = _device(settings.device, group)
+        outcome = resume_training(folder=folder, device=device, listener=context, group=group)
+        return _finish(outcome, device, group, context)
+
+
+def _start_model(request: TrainRequest) -> ModelPackage | None:
+    if not isinstance(request, FinetuneRequest):
+        return None
+    from ..models.package import ModelPackage
+    from ..models.registry import find_model
+
+    return ModelPackage.read(find_model(request.model))
+
+
+def _refuse_used(folder: Path) -> None:
+    if (folder / "config.json").exists():
+        message = f"The folder {folder} holds a training run already."
+        raise ForgettableSegError(ErrorCode.RUN_MISMATCH, message, hint="Resume that run, or choose another folder.")
+    if folder.exists() and not folder.is_dir():
+        raise ForgettableSegError(ErrorCode.OUTPUT_UNWRITABLE, f"{folder} is a file, not a folder for a run.")
+
+
+def _device(name: str, group: ProcessGroup) -> torch.device:
+    """The device of this rank: under torchrun each has a GPU of its own."""
+    import torch
+
+    from ..inference.device import resolve_device
+
+    device = resolve_device(name)
+    return torch.device("cuda", group.local_rank) if group.is_distributed and device.type == "cuda" else device
+
+
+def _kept_out(cases: Sequence[Case], split: Any) -> tuple[list[Case], bool]:
+    """The cases to judge a model on, and whether they are really held out.
+
+    With too few cases for a held-out part, the validation cases stand in, which chose the best model.
+    """
+    ids = set(split.test or split.validation)
+    return [case for case in cases if case.case_id in ids], bool(split.test)
+
+
+def _judge_before(
+    start: ModelPackage, task: Any, cases: list[Case], folder: Path, device: torch.device, context: JobContext
+) -> None:
+    from ..inference.predictor import Predictor
+
+    if [each.name for each in start.task.classes] != [each.name for each in task.classes] or not cases:
+        return  # it cannot segment these classes
+    results = _judge(Predictor(start, device), task, cases, "evaluate the model before", context, tell_failures=False)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"The run folder {folder} cannot be written: {error.strerror or error}."
+        raise ForgettableSegError(ErrorCode.OUTPUT_UNWRITABLE, message, hint="Choose another folder.") from error
+    write_text(folder / BEFORE_FILE, to_json(mean_dice(results)))
+
+
+def _judge(
+    predictor: Predictor, task: Any, cases: list[Case], phase: str, context: JobContext, *, tell_failures: bool
+) -> list[ClassResult]:
+    """Segment cases and compare with their labels; one that cannot be used is left out."""
+    from ..cases.files import read_label
+    from ..evaluation.metrics import evaluate_case
+
+    classes = [(each.name, each.value) for each in task.classes]
+    values = {own.value: each.value for own, each in zip(predictor.model.task.classes, task.classes, strict=True)}
+    results: list[ClassResult] = []
+    for index, case in enumerate(cases):
+        context.check_cancelled()
+        context.progress(phase, index, len(cases), case=case.case_id)
+        try:
+            found = predictor.segment_case(case, heatmap=False, cancelled=lambda: context.is_cancelled)
+            reference = read_label(case, task, geometry=found.geometry)
+        except ForgettableSegError as error:
+            if tell_failures:
+                context.case_failed(case.case_id, error)
+            continue
+        labels = _renumbered(found.labels, values)
+        results += evaluate_case(
+            labels, reference, spacing=found.geometry.spacing[::-1], classes=classes, case=case.case_id
+        )
+    context.progress(phase, len(cases), len(cases))
+    return results
+
+
+def _renumbered(labels: Any, values: dict[int, int]) -> Any:
+    """The label map in the values of another task with the same classes."""
+    import numpy as np
+
+    if all(old == new for old, new in values.items()):
+        return labels
+    table = np.zeros(max(values) + 1, dtype=np.uint16)
+    for old, new in values.items():
+        table[old] = new
+    return table[labels]
+
+
+def _finish(outcome: TrainingOutcome, device: torch.device, group: ProcessGroup, context: JobContext) -> JobResult:
+    """Calibrate, judge and export what a run has made; only the rank that speaks for the job does."""
+    from ..training.export import model_package
+
+    if not group.is_main:
+        group.wait()
+        return JobResult()
+    from ..inference.predictor import Predictor
+
+    config = outcome.config
+    calibration = _calibration(outcome, device, context)
+    package = model_package(outcome, device=device, calibration=calibration)
+    cases, is_held_out = _kept_out(config.cases, config.split)
+    measures: dict[str, Any] = {}
+    if cases:
+        results = _judge(
+            Predictor(package, device), config.task, cases, "evaluate the model", context, tell_failures=True
+        )
+        measures = _card_measures(results, len(cases)) if results else {}
+        if measures and is_held_out:
+            package = model_package(outcome, device=device, calibration=calibration, held_out=measures)
+    target = package.write(outcome.folder / "model", replace=True)
+    context.artifact("model", target)
+    held_out = _comparison(outcome, measures.get("dice", {}), context)
+    group.wait()
+    if not is_held_out and measures:
+        context.warning(
+            "There were too few cases to hold some out; Dice is that of the validation cases, which chose the model."
+        )
+    result = {
+        "run": str(outcome.folder),
+        "model": str(target),
+        "name": config.name,
+        "held_out": held_out,
+        "held_out_cases": len(cases) if is_held_out else 0,
+        "iterations": outcome.iterations,
+        "seconds": round(outcome.seconds, 1),
+    }
+    return JobResult(context.exit_code(), result, _as_text(result))
+
+
+def _calibration(outcome: TrainingOutcome, device: torch.device, context: JobContext) -> dict[str, Any]:
+    from ..inference.calibration import calibrate
+    from ..inference.scoring import feature_kind
+    from ..mining.prototypes import Prototypes
+
+    config = outcome.config
+    if not outcome.validation_cases:
+        context.warning("There were no validation cases, so the model's maps of difficulty are not calibrated.")
+        return {}
+
+    def on_case(done: int, of: int) -> None:
+        context.check_cancelled()
+        context.progress("calibrate", done, of)
+
+    classes = config.task.num_classes
+    has_prototypes = config.settings.pbs
+    prototypes = Prototypes.from_tensors(**outcome.prototypes) if has_prototypes else Prototypes(classes, classes)
+    return calibrate(
+        outcome.network.to(device),
+        prototypes.to(device),
+        outcome.validation_cases,
+        spatial_dims=config.settings.spatial_dims,
+        patch_size=config.patch_size,
+        device=device,
+        features=feature_kind(config.settings.to_dict()),
+        on_case=on_case,
+    )
+
+
+def _card_measures(results: list[ClassResult], count: int) -> dict[str, Any]:
+    """Means and deviations by class, as a model card shows them."""
+    from ..evaluation.summary import summarise
+
+    rows = summarise(results)
+    measures: dict[str, Any] = {"count": count, "dice": mean_dice(results)}
+    for metric in ("dice", "sensitivity", "hd95_mm"):
+        spreads = {row.name: row.metrics[metric].to_dict() for row in rows}
+        if metric != "dice":
+            measures[metric] = {name: spread["mean"] for name, spread in spreads.items()}
+        measures[f"{metric}_std"] = {name: spread["std"] for name, spread in spreads.items()}
+    return measures
+
+
+def _comparison(outcome: TrainingOutcome, after: dict[str, Any], context: JobContext) -> dict[str, Any]:
+    """Dice before and after, told as an event; a class that got worse is warned of."""
+    path = outcome.folder / BEFORE_FILE
+    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    held_out = {"before": before, "after": after}
+    if after:
+        context.metric("held_out", outcome.iterations, held_out)
+    for name, value in after.items():
+        earlier = before.get(name)
+        if earlier is not None and value is not None and value < earlier - 0.01:
+            context.warning(f"Dice of {name} fell from {earlier:.3f} to {value:.3f} on the cases kept out.")
+    return held_out
+
+
+def _as_text(result: dict[str, Any]) -> str:
+    lines = []
+    for name, after in result["held_out"]["after"].items():
+        before = result["held_out"]["before"].get(name)
+        earlier = "" if before is None else f"{before:.3f} before, "
+        lines.append(f"Dice of {name}: {earlier}{'not defined' if after is None else f'{after:.3f}'}")
+    lines.append(f"Trained {result['iterations']} iterations; the model is in {result['model']}.")
+    return "\n".join(lines)
