@@ -107,7 +107,7 @@ def check_private(card: Mapping[str, Any], documents: Mapping[str, str], private
         listed = any(map(_CASE_KEY.fullmatch, texts[: len(keys) - 1])) or (
             isinstance(value, str) and _CASE_KEY.fullmatch(texts[len(keys) - 1])
         )
-        if keys[0] != "task" and (listed or hidden.intersection(texts)):
+        if listed or hidden.intersection(texts):
             reason = f"'{where}' in its card names cases, and a model must not tell what it was trained on"
             raise invalid("The model", reason, "Leave it out.")
         if _PATH.search(" ".join(texts)):

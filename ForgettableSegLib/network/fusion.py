@@ -69,8 +69,7 @@ class TextGuidedFusion(nn.Module):
         # would get the weight 1 everywhere, and the result would not depend on the image.
         self.attention = nn.MultiheadAttention(channels, num_heads, batch_first=True, add_zero_attn=per_class)
         if mode != "literal":
-            nn.init.zeros_(self.attention.out_proj.weight)
-            nn.init.zeros_(self.attention.out_proj.bias)
+            nn.init.zeros_(self.attention.out_proj.weight)  # its bias starts at zero anyway
 
     def set_text(self, vectors: Tensor) -> None:
         """Put the embeddings f_CLIP [C-1, L] in place.
