@@ -45,17 +45,18 @@ def loadLabelMap(
     """
     scratch = slicer.vtkMRMLScene()
     labelMapNode = readLabelMap(scratch, path, "labels")
-    if referenceVolume is not None:
-        placeOnGrid(labelMapNode, referenceVolume)
+    isOnGrid = referenceVolume is not None and placeOnGrid(labelMapNode, referenceVolume)
     image = orientedImage(labelMapNode)
     wasModifying = segmentationNode.StartModify()
     try:
         segmentation = segmentationNode.GetSegmentation()
         segmentation.RemoveAllSegments()
         segmentationNode.SetSourceRepresentationToBinaryLabelmap()
+        segmentationNode.SetReferenceImageGeometryParameterFromVolumeNode(referenceVolume if isOnGrid else labelMapNode)
         if referenceVolume is not None:
-            segmentationNode.SetReferenceImageGeometryParameterFromVolumeNode(referenceVolume)
-            segmentationNode.SetAndObserveTransformNodeID(referenceVolume.GetTransformNodeID())
+            role = segmentationNode.GetReferenceImageGeometryReferenceRole()
+            segmentationNode.SetNodeReferenceID(role, referenceVolume.GetID())
+        segmentationNode.SetAndObserveTransformNodeID(referenceVolume.GetTransformNodeID() if isOnGrid else None)
         for segmentClass, color in zip(classes, colorsOfClasses(classes), strict=True):
             segmentation.AddSegment(
                 _segment(segmentClass, color, image), segmentation.GenerateUniqueSegmentID("Segment")
@@ -127,7 +128,8 @@ def readSegmentation(scene: slicer.vtkMRMLScene, path: Path | str, name: str) ->
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", scene.GetUniqueNameByString(name))
     storage = slicer.vtkMRMLSegmentationStorageNode()
     storage.SetFileName(str(path))
-    if not storage.ReadData(node):
+    # The storage node ends the process on a header that is cut off, so that the header is read by another reader first.
+    if not slicer.vtkTeemNRRDReader().CanReadFile(str(path)) or not storage.ReadData(node):
         scene.RemoveNode(node)
         raise ForgettableSegError(ErrorCode.FILE_UNREADABLE, f"The file {path} cannot be read as a segmentation.")
     node.CreateDefaultDisplayNodes()

@@ -79,10 +79,10 @@ def readVolume(scene: slicer.vtkMRMLScene, path: Path | str, name: str) -> slice
     node = scene.AddNewNodeByClass(
         "vtkMRMLScalarVolumeNode" if components == 1 else "vtkMRMLVectorVolumeNode", scene.GetUniqueNameByString(name)
     )
-    node.CreateDefaultDisplayNodes()
     if not _read(node, path):
         scene.RemoveNode(node)
         raise ForgettableSegError(ErrorCode.FILE_UNREADABLE, f"The file {path} cannot be read as a volume.")
+    node.CreateDefaultDisplayNodes()
     return node
 
 
@@ -97,19 +97,26 @@ def readLabelMap(scene: slicer.vtkMRMLScene, path: Path | str, name: str) -> sli
     return node
 
 
-def placeOnGrid(node: slicer.vtkMRMLVolumeNode, source: slicer.vtkMRMLVolumeNode) -> None:
+def placeOnGrid(node: slicer.vtkMRMLVolumeNode, source: slicer.vtkMRMLVolumeNode) -> bool:
     """Put a result on exactly the grid and under the same transform as the volume that it was computed from.
 
     The file holds the world geometry as decimal text; the source's own numbers are exact, and under its transform the
-    result goes on following it. A result with another number of voxels is left as it is.
+    result goes on following it. A result on another grid is left where its file says: Slicer also turns the slices of
+    a left-handed file round as it reads it.
+
+    Returns:
+        Whether the result is on the source's grid now.
     """
     if node.GetImageData().GetDimensions() != source.GetImageData().GetDimensions():
-        return
+        return False
+    if not _isSameMatrix(ijkToWorld(node), ijkToWorld(source), tolerance=0.01 * min(source.GetSpacing())):
+        return False
     matrix = vtk.vtkMatrix4x4()
     source.GetIJKToRASMatrix(matrix)
     node.SetIJKToRASMatrix(matrix)
     if node.GetScene() is source.GetScene():
         node.SetAndObserveTransformNodeID(source.GetTransformNodeID())
+    return True
 
 
 def indexBoxOfROI(roiNode: slicer.vtkMRMLMarkupsROINode, volumeNode: slicer.vtkMRMLVolumeNode) -> IndexBox:
@@ -135,7 +142,7 @@ def indexBoxOfROI(roiNode: slicer.vtkMRMLMarkupsROINode, volumeNode: slicer.vtkM
     ]
     dimensions = volumeNode.GetImageData().GetDimensions()
     # Voxel i reaches from i - 0.5 to i + 0.5; the slack keeps a face that lies on such a border where it is.
-    slack = 1e-6
+    slack = 1e-3
     low = [max(0, math.floor(min(c[axis] for c in corners) + 0.5 + slack)) for axis in range(3)]
     high = [min(dimensions[axis], math.floor(max(c[axis] for c in corners) + 0.5 - slack) + 1) for axis in range(3)]
     if any(lower >= upper for lower, upper in zip(low, high, strict=True)):
@@ -170,6 +177,11 @@ def _components(path: Path | str) -> int:
     reader.SetSingleFile(True)
     reader.UpdateInformation()
     return max(1, reader.GetNumberOfComponents())
+
+
+def _isSameMatrix(first: vtk.vtkMatrix4x4, second: vtk.vtkMatrix4x4, *, tolerance: float) -> bool:
+    places = [(row, column) for row in range(3) for column in range(4)]
+    return all(abs(first.GetElement(*place) - second.GetElement(*place)) < tolerance for place in places)
 
 
 def _shear(matrix: vtk.vtkMatrix4x4) -> float:
