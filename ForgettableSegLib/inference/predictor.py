@@ -101,7 +101,7 @@ class Predictor:
             ForgettableSegError: whatever reading the case and :meth:`segment_array` raise.
         """
         image, geometry = read_image(case, channels=len(self.model.task.channels))
-        return self.segment_array(image, geometry, case_id=case.case_id, **options)
+        return self.segment_array(image, geometry, case_id=case.case_id, name=str(case.images[0]), **options)
 
     def segment_array(
         self,
@@ -109,6 +109,7 @@ class Predictor:
         geometry: Geometry,
         *,
         case_id: str = "",
+        name: str = "The image",
         heatmap: bool = True,
         probabilities: bool = False,
         region: Region | None = None,
@@ -125,7 +126,8 @@ class Predictor:
         Args:
             image: ``[C, z, y, x]``, as read.
             geometry: of the image.
-            case_id: name of the case in messages and in the review.
+            case_id: name of the case in the review.
+            name: what messages call the image: its file.
             heatmap: also compute difficulty and the review.
             probabilities: also return the class probabilities.
             region: box of voxel indices x, y, z (lowest, and one past the highest), cut at the image's border; it is
@@ -138,12 +140,12 @@ class Predictor:
             ForgettableSegError: CASE_INVALID (wrong number of channels, voxels that are not numbers), REQUEST_INVALID
                 (region outside of the image), OUT_OF_MEMORY.
         """
-        self._check_channels(image, case_id)
+        self._check_channels(image, name)
         watch = Watch(progress, cancelled)
         watch.begin("prepare")
         box = _box(region, geometry)
         part, part_geometry = _cut(image, geometry, box)
-        prepared = prepare(part, part_geometry, self.model.preprocessing, name=f"The case '{case_id}'")
+        prepared = prepare(part, part_geometry, self.model.preprocessing, name=name)
         computed = compute_segmentation(self.model, prepared, watch, heatmap=heatmap, probabilities=probabilities)
         watch.begin("restore")
         restored = restore_segmentation(computed, prepared, probabilities=probabilities)
@@ -178,7 +180,7 @@ class Predictor:
         """
         image, geometry = read_image(case, channels=len(self.model.task.channels))
         reference = read_label(case, self.model.task, geometry=geometry)
-        return self.audit_array(image, geometry, reference, case_id=case.case_id, **options)
+        return self.audit_array(image, geometry, reference, case_id=case.case_id, name=str(case.images[0]), **options)
 
     def audit_array(
         self,
@@ -187,6 +189,7 @@ class Predictor:
         reference: np.ndarray,
         *,
         case_id: str = "",
+        name: str = "The image",
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Audit:
@@ -196,7 +199,8 @@ class Predictor:
             image: ``[C, z, y, x]``, as read.
             geometry: of the image.
             reference: label values of the task ``[z, y, x]``, on the same grid.
-            case_id: name of the case in messages and in the review.
+            case_id: name of the case in the review.
+            name: what messages call the image: its file.
             progress: as for :meth:`segment_array`.
             cancelled: as for :meth:`segment_array`.
 
@@ -210,11 +214,11 @@ class Predictor:
                 f"The model '{self.model.name}' was trained without prototypes, so it cannot score a segmentation.",
                 hint="Choose a model that was trained with prototype scoring (pbs).",
             )
-        self._check_channels(image, case_id)
+        self._check_channels(image, name)
         watch = Watch(progress, cancelled)
         watch.begin("prepare")
         classes = to_class_indices(reference, self.model.task)
-        prepared = prepare(image, geometry, self.model.preprocessing, classes, name=f"The case '{case_id}'")
+        prepared = prepare(image, geometry, self.model.preprocessing, classes, name=name)
         scores = compute_scores(self.model, prepared, watch)
         watch.begin("restore")
         maps = {name: restore_scalar(values, prepared) for name, values in scores.items()}
@@ -225,13 +229,13 @@ class Predictor:
             scores=maps, geometry=geometry, review=content, notes=tuple(watch.notes), seconds=watch.seconds
         )
 
-    def _check_channels(self, image: np.ndarray, case_id: str) -> None:
+    def _check_channels(self, image: np.ndarray, name: str) -> None:
         channels = self.model.task.channels
         if len(image) != len(channels):
             raise ForgettableSegError(
                 ErrorCode.CASE_INVALID,
-                f"The case '{case_id}' has {len(image)} image channels, but the model '{self.model.name}' needs "
-                f"{len(channels)}: {', '.join(channels)}.",
+                f"{name} has {len(image)} image channels, but the model '{self.model.name}' needs {len(channels)}: "
+                f"{', '.join(channels)}.",
             )
 
     def _review(

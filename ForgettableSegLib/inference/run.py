@@ -53,21 +53,17 @@ class LoadedModel:
     @classmethod
     def from_package(cls, package: ModelPackage, device: torch.device | str) -> LoadedModel:
         """Build the network and move everything to the device."""
-        card, tensors, device = package.card, package.tensors, torch.device(device)
-        task = Task.from_dict(card["task"])
-        if "prototypes.mean" in tensors:
-            state = [tensors[f"prototypes.{name}"].to(device) for name in ("mean", "variance", "count")]
-            prototypes = Prototypes.from_tensors(*state)
-        else:
-            prototypes = Prototypes(task.num_classes, task.num_classes, device=device)
+        device, count = torch.device(device), package.task.num_classes
+        state = package.prototypes
+        prototypes = Prototypes(count, count) if state is None else Prototypes.from_tensors(**state)
         return cls(
-            name=card["name"],
-            task=task,
-            preprocessing=Preprocessing.from_dict(card["preprocessing"]),
-            patch_size=tuple(card["patch_size"]),
-            network=package.network().float().eval().to(device),
-            scorer=Scorer(prototypes, feature_kind(card.get("training", {}))),
-            calibration=Calibration.from_tensors(tensors),
+            name=package.name,
+            task=package.task,
+            preprocessing=package.preprocessing,
+            patch_size=package.patch_size,
+            network=package.network().to(device),
+            scorer=Scorer(prototypes.to(device), feature_kind(package.card.get("training", {}))),
+            calibration=Calibration.from_tensors(package.tensors),
             device=device,
         )
 
