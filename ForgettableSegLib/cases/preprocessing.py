@@ -112,7 +112,8 @@ class HasGrid(Protocol):
     """A `Prepared` or a `cache.PreparedCase`."""
 
     @property
-    def grid(self) -> PreparedGrid: ...
+    def grid(self) -> PreparedGrid:
+        """Where its voxels lie."""
 
 
 def plan_preprocessing(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import struct
 import subprocess
 import sys
@@ -14,7 +13,6 @@ import SimpleITK as sitk
 from case_volumes import TASK, blocks, grid, noise, rotation, save
 
 from ForgettableSegLib.cases.case import Case
-from ForgettableSegLib.cases.dicom import read_series
 from ForgettableSegLib.cases.files import (
     read_header,
     read_image,
@@ -38,7 +36,7 @@ def case_of(*images: Path, label: Path | None = None) -> Case:
     return Case("k", "k", images, label)
 
 
-def refused(code: FindingCode, *words: str, path: Path, label: bool = False) -> None:
+def expect_refusal(code: FindingCode, *words: str, path: Path, label: bool = False) -> None:
     with pytest.raises(CaseError) as caught:
         read_label_map(path) if label else read_image(case_of(path), channels=1)
     assert caught.value.finding is code
@@ -150,7 +148,7 @@ def test_a_few_lost_bytes_at_the_end_are_noticed(tmp_path: Path, suffix: str):
     path = save(tmp_path / f"a{suffix}", noise((20, 30, 40)))
     path.write_bytes(path.read_bytes()[:-10])
     sitk.ReadImage(str(path))
-    refused(FindingCode.FILE_TRUNCATED, "cut off or damaged", path=path)
+    expect_refusal(FindingCode.FILE_TRUNCATED, "cut off or damaged", path=path)
 
 
 def test_damage_in_the_middle_is_noticed(tmp_path: Path):
@@ -184,13 +182,13 @@ def test_big_endian_header(tmp_path: Path):
     path.write_bytes(bytes(big) + np.frombuffer(little[352:], "<f4").astype(">f4").tobytes())
     np.testing.assert_array_equal(read_image(case_of(path))[0][0], noise(SHAPE))
     path.write_bytes(path.read_bytes()[:-1])
-    refused(FindingCode.FILE_TRUNCATED, path=path)
+    expect_refusal(FindingCode.FILE_TRUNCATED, path=path)
 
 
 def test_nifti_2_has_its_own_sentence(tmp_path: Path):
     path = tmp_path / "a.nii"
     path.write_bytes(struct.pack("<i8s", 540, b"n+2\0\r\n\x1a\n") + bytes(1000))
-    refused(FindingCode.FILE_UNREADABLE, "NIfTI-2", "NRRD", path=path)
+    expect_refusal(FindingCode.FILE_UNREADABLE, "NIfTI-2", "NRRD", path=path)
 
 
 @pytest.mark.parametrize("kind", ["float32", "float64"])
@@ -201,18 +199,18 @@ def test_nan_in_nifti_is_noticed(tmp_path: Path, suffix: str, kind: str):
     array[1, 2, 3], array[4, 5, 6] = np.nan, -np.inf
     path = save(tmp_path / f"a{suffix}", array)
     assert np.isfinite(sitk.GetArrayFromImage(sitk.ReadImage(str(path)))).all()
-    refused(FindingCode.NOT_FINITE, "not numbers (NaN or infinite): 2.", path=path)
+    expect_refusal(FindingCode.NOT_FINITE, "not numbers (NaN or infinite): 2.", path=path)
 
 
 @pytest.mark.parametrize("suffix", [".nii.gz", ".nii", ".nrrd", ".mha", ".dcm", ".png"])
 def test_files_that_are_no_volumes(tmp_path: Path, suffix: str):
     path = tmp_path / f"a{suffix}"
     path.write_text("not a volume at all " * 40)
-    refused(FindingCode.FILE_UNREADABLE, path=path)
+    expect_refusal(FindingCode.FILE_UNREADABLE, path=path)
 
 
 def test_missing_file(tmp_path: Path):
-    refused(FindingCode.FILE_MISSING, "does not exist", path=tmp_path / "a.nrrd")
+    expect_refusal(FindingCode.FILE_MISSING, "does not exist", path=tmp_path / "a.nrrd")
 
 
 @pytest.mark.parametrize("step", [0.0, -1.5])
@@ -221,14 +219,14 @@ def test_zero_and_negative_spacing(tmp_path: Path, step: float):
     content = bytearray(nifti.read_bytes())
     struct.pack_into("<f", content, 88, step)
     nifti.write_bytes(content)
-    refused(FindingCode.SPACING_INVALID, f"{step:g}", path=nifti)
+    expect_refusal(FindingCode.SPACING_INVALID, f"{step:g}", path=nifti)
     meta = save(tmp_path / "a.mha", noise(SHAPE), grid(SHAPE, (1.0, 1.0, 7.25)))
     meta.write_bytes(meta.read_bytes().replace(b"ElementSpacing = 1 1 7.25", f"ElementSpacing = 1 1 {step}".encode()))
-    refused(FindingCode.SPACING_INVALID, path=meta)
+    expect_refusal(FindingCode.SPACING_INVALID, path=meta)
     nrrd = tmp_path / "a.nrrd"
     lines = ["NRRD0004", "type: float", "dimension: 3", f"spacings: 1 1 {step}", "sizes: 1 1 2", "encoding: ascii"]
     nrrd.write_text("\n".join([*lines, "", "1 2", ""]))
-    refused(FindingCode.SPACING_INVALID, path=nrrd)
+    expect_refusal(FindingCode.SPACING_INVALID, path=nrrd)
 
 
 def sheared(path: Path) -> Path:
@@ -250,20 +248,20 @@ def test_sheared_axes_are_kept_or_refused_but_never_straightened(tmp_path: Path)
     struct.pack_into("<h", content, 252, 0)
     struct.pack_into("<12f", content, 280, -1, 0, 0, 0, 0, -1, 0.5, 0, 0, 0, 1, 0)
     (tmp_path / "c.nii").write_bytes(content)
-    refused(FindingCode.AXES_SHEARED, "right angles", path=tmp_path / "c.nii")
+    expect_refusal(FindingCode.AXES_SHEARED, "right angles", path=tmp_path / "c.nii")
 
 
 def test_four_dimensional_colour_and_vector_images(tmp_path: Path):
     volume = sitk.GetImageFromArray(noise(SHAPE))
     four = tmp_path / "four.nii.gz"
     sitk.WriteImage(sitk.JoinSeries([volume] * 3), str(four))
-    refused(FindingCode.FOUR_DIMENSIONAL, "3 volumes", path=four)
-    refused(FindingCode.FOUR_DIMENSIONAL, "3 volumes", path=four, label=True)
+    expect_refusal(FindingCode.FOUR_DIMENSIONAL, "3 volumes", path=four)
+    expect_refusal(FindingCode.FOUR_DIMENSIONAL, "3 volumes", path=four, label=True)
     colour = save(tmp_path / "rgb.nrrd", np.zeros((*SHAPE, 3), np.uint8), is_vector=True)
-    refused(FindingCode.COLOUR_IMAGE, "colour", path=colour)
-    refused(FindingCode.COLOUR_IMAGE, "colour", path=colour, label=True)
+    expect_refusal(FindingCode.COLOUR_IMAGE, "colour", path=colour)
+    expect_refusal(FindingCode.COLOUR_IMAGE, "colour", path=colour, label=True)
     vector = save(tmp_path / "v.nrrd", np.zeros((*SHAPE, 2), np.float32), is_vector=True)
-    refused(FindingCode.CHANNEL_COUNT, "only 1", path=vector)
+    expect_refusal(FindingCode.CHANNEL_COUNT, "only 1", path=vector)
     with pytest.raises(CaseError, match="1 of the task's 2 image channels"):
         read_image(case_of(save(tmp_path / "one.nrrd", noise(SHAPE))), channels=2)
 
@@ -293,7 +291,7 @@ def test_labels_that_are_no_whole_numbers(tmp_path: Path, value: float):
     array[2, 3, 4] = value
     code, words = (FindingCode.LABEL_NOT_INTEGER, "whole") if value == 0.5 else (FindingCode.NOT_FINITE, "number")
     for suffix in (".nii.gz", ".nrrd"):
-        refused(code, words, path=save(tmp_path / f"a{suffix}", array), label=True)
+        expect_refusal(code, words, path=save(tmp_path / f"a{suffix}", array), label=True)
 
 
 def test_label_of_a_case_is_checked_against_task_and_image(tmp_path: Path):
@@ -316,36 +314,7 @@ def test_segmentation_file_of_slicer(tmp_path: Path):
     single = save(tmp_path / "a.seg.nrrd", blocks(SHAPE))
     np.testing.assert_array_equal(read_label_map(single)[0], blocks(SHAPE))
     layers = save(tmp_path / "b.seg.nrrd", np.stack([blocks(SHAPE)] * 2, axis=-1), is_vector=True)
-    refused(FindingCode.LABEL_LAYERS, "overlap, in 2 layers", "label map", path=layers, label=True)
-
-
-def test_dicom_series_is_read_in_order(shared_data: Path):
-    """The crop is a NIfTI case of the same data set, saved as DICOM: slices must not be shuffled."""
-    series = read_series(shared_data / "DicomBrain/HippocampusCrop")
-    assert len(series.files) == 32
-    assert not series.is_uneven
-    heights = [float(sitk.ReadImage(str(path)).GetMetaData("0020|0032").split("\\")[2]) for path in series.files]
-    assert heights == sorted(heights)
-    oblique = read_header(shared_data / "DicomBrain/T1post").geometry
-    assert oblique.size == (512, 512, 22)
-    assert not np.allclose(np.abs(oblique.direction), np.round(np.abs(oblique.direction)), atol=0.01)
-    assert not read_series(shared_data / "DicomBrain/T1post").is_uneven
-
-
-def test_dicom_with_a_missing_or_damaged_slice(shared_data: Path, tmp_path: Path):
-    folder = tmp_path / "series"
-    shutil.copytree(shared_data / "DicomBrain/HippocampusCrop", folder)
-    damaged = folder / "14.dcm"
-    damaged.write_bytes(damaged.read_bytes()[:600])
-    with pytest.raises(CaseError, match="damaged DICOM file") as caught:
-        read_image(case_of(folder))
-    assert caught.value.path == damaged
-    damaged.unlink()
-    assert read_series(folder).is_uneven
-
-
-def test_folder_without_dicom(tmp_path: Path):
-    refused(FindingCode.FILE_UNREADABLE, "no DICOM series", path=tmp_path)
+    expect_refusal(FindingCode.LABEL_LAYERS, "overlap, in 2 layers", "label map", path=layers, label=True)
 
 
 def test_output_that_cannot_be_written(tmp_path: Path):
