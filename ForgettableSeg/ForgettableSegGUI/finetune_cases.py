@@ -1,0 +1,224 @@
+"""The Cases tab of the Fine-tune panel: the table of training cases and which segment is which class."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import qt
+import slicer
+from ForgettableSegMRML.labelmaps import mapSegments
+
+from ForgettableSegLib.cases.task import Task
+
+from .finetune_model import (
+    IGNORED,
+    TrainingCase,
+    caseRows,
+    casesFromJson,
+    casesToJson,
+    proposeMapping,
+    segmentNames,
+    uniqueCaseId,
+)
+from .i18n import tr as _
+from .segment_model import MAX_CHANNELS
+from .table import fillTable, fitColumns, selectedKeys
+from .training import SceneCase, segmentNamesOf
+
+
+class CasesTab:
+    """Keeps the training cases in the parameter node and shows them.
+
+    Args:
+        ui: widgets of the Fine-tune panel.
+        parameters: gives the parameter node, or None.
+        task: gives the task to train, or None.
+        changed: called after every change of the cases.
+    """
+
+    def __init__(
+        self,
+        ui: Any,
+        parameters: Callable[[], Any],
+        task: Callable[[], Task | None],
+        changed: Callable[[], None],
+    ) -> None:
+        self.ui, self._parameters, self._task, self._changed = ui, parameters, task, changed
+        self._combos: list[qt.QComboBox] = []
+        self._shownMapping: Any = None
+        fitColumns(ui.casesTable, stretched=2)
+        fitColumns(ui.mappingTable, stretched=1)
+        ui.casesTable.connect("cellChanged(int,int)", self.onTicked)
+        ui.casesTable.connect("itemSelectionChanged()", self.onSelection)
+        ui.addSceneButton.connect("clicked(bool)", self.onAddPair)
+        ui.removeButton.connect("clicked(bool)", self.onRemove)
+        for channel in range(1, MAX_CHANNELS + 1):
+            selector = getattr(ui, f"caseVolumeSelector{channel}")
+            selector.connect("currentNodeChanged(vtkMRMLNode*)", self.onPairChosen)
+        ui.caseSegmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onPairChosen)
+
+    @property
+    def cases(self) -> list[TrainingCase]:
+        """The rows of the table."""
+        parameters = self._parameters()
+        return [] if parameters is None else casesFromJson(parameters.trainingCases)
+
+    def setCases(self, cases: list[TrainingCase]) -> None:
+        """Replace the rows of the table."""
+        parameters = self._parameters()
+        if parameters is not None:
+            parameters.trainingCases = casesToJson(cases)
+            self.show()
+            self._changed()
+
+    @property
+    def mapping(self) -> dict[str, str]:
+        """Class by segment name: what the user chose, and proposals for the others."""
+        parameters, task = self._parameters(), self._task()
+        if parameters is None or task is None:
+            return {}
+        try:
+            kept = dict(json.loads(parameters.classMapping or "{}"))
+        except ValueError:
+            kept = {}
+        names = segmentNames(case for case in self.cases if case.inScene)
+        classes = [each.name for each in task.classes]
+        return proposeMapping(names, classes, self._proposals(task), kept)
+
+    def sceneCase(self, case: TrainingCase) -> SceneCase | None:
+        """Return the nodes of a case in the scene, None where they are gone."""
+        parameters = self._parameters()
+        volumes, segmentations = list(parameters.caseVolumes), list(parameters.caseSegmentations)
+        chosen = volumes[case.pair : case.pair + case.channels]
+        # one entry for each volume in both lists, so that positions agree
+        segmentation = segmentations[case.pair] if 0 <= case.pair < len(segmentations) else None
+        if len(chosen) < case.channels or segmentation is None or any(node is None for node in chosen):
+            return None
+        return SceneCase(case.caseId, tuple(chosen), segmentation, case.group)
+
+    def gone(self) -> tuple[str, ...]:
+        """Return the names of the cases whose nodes have left the scene."""
+        return tuple(case.caseId for case in self.cases if case.inScene and self.sceneCase(case) is None)
+
+    def show(self) -> None:
+        """Show the cases and the table of segments."""
+        cases = self.cases
+        fillTable(self.ui.casesTable, caseRows(cases), checks=[case.included for case in cases])
+        for row, case in enumerate(cases):
+            item = self.ui.casesTable.item(row, 2)
+            item.setToolTip("\n".join(case.problems) or item.text())
+        self.onSelection()
+        self.onPairChosen()
+        self.showMapping()
+
+    def showMapping(self) -> None:
+        """Show which segment stands for which class."""
+        task, mapping = self._task(), self.mapping
+        shown = (mapping, task)
+        if shown == self._shownMapping:
+            return
+        self._shownMapping = shown
+        classes = [] if task is None else [each.name for each in task.classes]
+        table = self.ui.mappingTable
+        fillTable(table, [[name, ""] for name in mapping])
+        self._combos = []
+        for row, (segment, chosen) in enumerate(mapping.items()):
+            combo = qt.QComboBox()
+            combo.setToolTip(_("The class that the segment {name} stands for.").format(name=segment))
+            combo.addItem(_("left out"), IGNORED)
+            for name in classes:
+                combo.addItem(name, name)
+            combo.setCurrentIndex(classes.index(chosen) + 1 if chosen in classes else 0)
+            combo.connect("currentIndexChanged(int)", self.onMapped)
+            table.setCellWidget(row, 1, combo)
+            self._combos.append(combo)
+        self.ui.mappingGroup.setVisible(bool(mapping))
+
+    def onTicked(self, row: int, column: int) -> None:
+        """A case was ticked or unticked."""
+        cases = self.cases
+        if column == 0 and 0 <= row < len(cases):
+            checked = self.ui.casesTable.item(row, 0).checkState() == qt.Qt.Checked
+            if checked != cases[row].included:
+                cases[row] = replace(cases[row], included=checked)
+                self.setCases(cases)
+
+    def onSelection(self) -> None:
+        """Other rows were selected."""
+        self.ui.removeButton.setEnabled(bool(selectedKeys(self.ui.casesTable)))
+
+    def onPairChosen(self, _node: Any = None) -> None:
+        """Another volume or segmentation was chosen for a new pair."""
+        nodes = self._chosenVolumes()
+        labels = self.ui.caseSegmentationSelector.currentNode()
+        complete = labels is not None and all(node is not None for node in nodes)
+        self.ui.addSceneButton.setEnabled(complete and self._parameters() is not None)
+
+    def onAddPair(self, _checked: bool = False) -> None:
+        """Add the chosen volume and segmentation as a training case."""
+        self.addPair(self._chosenVolumes(), self.ui.caseSegmentationSelector.currentNode())
+
+    def addPair(
+        self, volumeNodes: list[slicer.vtkMRMLVolumeNode], segmentationNode: slicer.vtkMRMLSegmentationNode
+    ) -> None:
+        """Add a training case of the scene, unless it is there already."""
+        parameters, cases = self._parameters(), self.cases
+        known = [self.sceneCase(case) for case in cases if case.inScene]
+        if any(
+            each is not None and each.segmentationNode is segmentationNode and each.volumeNodes == tuple(volumeNodes)
+            for each in known
+        ):
+            return
+        position = len(parameters.caseVolumes)
+        parameters.caseVolumes = [*parameters.caseVolumes, *volumeNodes]
+        parameters.caseSegmentations = [
+            *parameters.caseSegmentations,
+            *[segmentationNode] * len(volumeNodes),
+        ]
+        cases.append(
+            TrainingCase(
+                caseId=uniqueCaseId(volumeNodes[0].GetName(), cases),
+                pair=position,
+                channels=len(volumeNodes),
+                segments=segmentNamesOf(segmentationNode),
+            )
+        )
+        self.setCases(cases)
+
+    def onRemove(self, _checked: bool = False) -> None:
+        """Take the selected cases off the list."""
+        removed = set(selectedKeys(self.ui.casesTable))
+        self.setCases([case for row, case in enumerate(self.cases) if row not in removed])
+
+    def onMapped(self, _index: int) -> None:
+        """The user chose a class for a segment."""
+        names = list(self.mapping)
+        values = [str(combo.itemData(combo.currentIndex) or IGNORED) for combo in self._combos]
+        chosen = dict(zip(names, values, strict=False))
+        parameters = self._parameters()
+        if parameters is not None:
+            parameters.classMapping = json.dumps(chosen)
+            self._shownMapping = (self.mapping, self._task())
+            self._changed()
+
+    def _chosenVolumes(self) -> list[slicer.vtkMRMLVolumeNode | None]:
+        task = self._task()
+        count = 1 if task is None else min(MAX_CHANNELS, len(task.channels))
+        return [getattr(self.ui, f"caseVolumeSelector{channel}").currentNode() for channel in range(1, count + 1)]
+
+    def _proposals(self, task: Task) -> dict[str, str]:
+        """The class that a segment says by its terminology or name, by the segment's name."""
+        names = {each.value: each.name for each in task.classes}
+        found: dict[str, str] = {}
+        for case in self.cases:
+            scene = self.sceneCase(case) if case.inScene else None
+            if scene is None:
+                continue
+            segmentation = scene.segmentationNode.GetSegmentation()
+            for key, value in mapSegments(scene.segmentationNode, task.classes).values.items():
+                if value is not None:
+                    found.setdefault(segmentation.GetSegment(key).GetName(), names[value])
+        return found

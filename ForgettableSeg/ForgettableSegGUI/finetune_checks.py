@@ -1,0 +1,170 @@
+"""Adding cases from files and checking cases before a training, in the background."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import qt
+
+from ForgettableSegLib.errors import ForgettableSegError
+
+from .finetune_model import (
+    NewClass,
+    TrainingCase,
+    classesFromJson,
+    classesToJson,
+    generalFindings,
+    uniqueCaseId,
+    withFindings,
+)
+from .i18n import tr as _
+from .job_state import JobState
+from .training import fileCase, writeSceneCases
+
+if TYPE_CHECKING:
+    from .finetune_panel import FineTunePanel
+
+
+class CaseChecks:
+    """Runs the library's validation over the table of cases.
+
+    Args:
+        panel: the Fine-tune panel.
+    """
+
+    def __init__(self, panel: FineTunePanel) -> None:
+        self.panel, self.ui = panel, panel.ui
+        self.busy = ""
+        self._writing: Iterator[dict[str, Any]] | None = None
+        self._written: list[dict[str, Any]] = []
+        self._folder: tempfile.TemporaryDirectory | None = None
+        self._findings: list[Mapping[str, Any]] = []
+        self.ui.checkButton.connect("clicked(bool)", self.onCheck)
+        self.ui.addFilesButton.connect("clicked(bool)", self.onAddFiles)
+        self.ui.casesPathLineEdit.connect("currentPathChanged(QString)", self.onPathChanged)
+
+    def showState(self) -> None:
+        """Show what may be pressed."""
+        idle = not self.panel.session.busy and not self.busy and not self.panel.session.missing
+        self.ui.checkButton.setEnabled(idle and bool(self.panel.cases) and self.panel.task()[0] is not None)
+        self.ui.addFilesButton.setEnabled(idle and bool(self.ui.casesPathLineEdit.currentPath))
+
+    def onPathChanged(self, _path: str) -> None:
+        """Another case list was chosen."""
+        self.showState()
+
+    def onAddFiles(self, _checked: bool = False) -> None:
+        """Read a case list and add its cases."""
+        self._findings = []
+        self.panel.session.run(
+            "validate",
+            {"cases": self.ui.casesPathLineEdit.currentPath},
+            title=_("Reading the case list"),
+            onEvent=self.onFilesEvent,
+        )
+        self.ui.casesPathLineEdit.addCurrentPathToHistory()
+
+    def onFilesEvent(self, event: dict[str, Any], state: JobState) -> None:
+        """Take an event of the reading of a case list."""
+        if event["event"] == "finding":
+            self._findings.append(event)
+        if event["event"] == "done":
+            self._addFiles(state.result)
+
+    def onCheck(self, _checked: bool = False) -> None:
+        """Check the ticked cases; those in the scene are written to temporary files first, one at a time."""
+        panel = self.panel
+        task, problem = panel.task()
+        if task is None:
+            panel.say(self.ui.statusLabel, problem)
+            return
+        included = [case for case in panel.cases if case.included]
+        scene = [found for case in included if case.inScene and (found := panel.casesTab.sceneCase(case)) is not None]
+        self._findings = []
+        self._written = [fileCase(case) for case in included if not case.inScene]
+        self._folder = tempfile.TemporaryDirectory(prefix="forgettableseg-")
+        self._writing = writeSceneCases(scene, Path(self._folder.name), task, panel.casesTab.mapping)
+        self.busy = _("Writing the cases")
+        panel.showState()
+        qt.QTimer.singleShot(0, self._writeNext)
+
+    def _writeNext(self) -> None:
+        """Write one case and come back, so that the application stays responsive."""
+        try:
+            self._written.append(next(self._writing))
+        except StopIteration:
+            self._submit()
+        except ForgettableSegError as error:
+            self._end()
+            self.panel.say(self.ui.statusLabel, str(error))
+            self._showProblem(str(error))
+        else:
+            qt.QTimer.singleShot(0, self._writeNext)
+
+    def _submit(self) -> None:
+        self.busy = ""
+        task = self.panel.task()[0]
+        arguments = {"cases": self._written, "task": task.to_dict()}
+        self.panel.session.run("validate", arguments, title=_("Checking the cases"), onEvent=self.onCheckEvent)
+
+    def onCheckEvent(self, event: dict[str, Any], state: JobState) -> None:
+        """Take an event of the check."""
+        if event["event"] == "finding":
+            self._findings.append(event)
+        if state.running:
+            return
+        self._end()
+        if event["event"] == "done":
+            checked = withFindings([case for case in self.panel.cases if case.included], self._findings)
+            byId = {case.caseId: case for case in checked}
+            self.panel.casesTab.setCases([byId.get(case.caseId, case) for case in self.panel.cases])
+            bad = sum(case.blocking for case in checked)
+            general = generalFindings(self._findings)
+            text = _("{count} of {all} cases have problems.").format(count=bad, all=len(checked)) if bad else ""
+            state.message = " ".join(filter(None, [text or _("The cases can be used for training."), *general]))
+
+    def _addFiles(self, result: Mapping[str, Any]) -> None:
+        cases = self.panel.cases
+        known = {case.images for case in cases}
+        for row in result.get("case_list") or ():
+            images = tuple(str(path) for path in row.get("images") or ())
+            if images in known:
+                continue
+            cases.append(
+                TrainingCase(
+                    caseId=uniqueCaseId(str(row.get("id") or Path(images[0]).stem), cases),
+                    channels=len(images),
+                    images=images,
+                    label=str(row.get("label") or ""),
+                    group=str(row.get("group") or ""),
+                    segments=tuple(str(name) for name in row.get("classes") or ()),
+                )
+            )
+        cases = withFindings(cases, self._findings) if self._findings else [replace(case) for case in cases]
+        self._takeClasses(result.get("task"))
+        self.panel.casesTab.setCases(cases)
+
+    def _takeClasses(self, task: Mapping[str, Any] | None) -> None:
+        """A new model takes the classes that the case list names."""
+        parameters = self.panel.parameterNode
+        if task and self.panel.startCard is None and not classesFromJson(parameters.newClasses):
+            rows = [NewClass(row["name"], row.get("prompt") or "", row["value"]) for row in task.get("classes") or ()]
+            parameters.newClasses = classesToJson(rows)
+
+    def _showProblem(self, problem: str) -> None:
+        """A case that could not be written has a problem of its own."""
+        included = [case for case in self.panel.cases if case.included and case.inScene]
+        number = len([entry for entry in self._written if entry["id"] in {case.caseId for case in included}])
+        if number < len(included):
+            bad = replace(included[number], problems=(problem,), blocking=True, checked=True)
+            self.panel.casesTab.setCases([bad if case.caseId == bad.caseId else case for case in self.panel.cases])
+
+    def _end(self) -> None:
+        self.busy, self._writing = "", None
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None

@@ -1,0 +1,286 @@
+"""What the Fine-tune panel decides: the cases, their classes and problems, the settings, and when it may start."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from ForgettableSegLib.cases.task import SegmentClass, Task
+from ForgettableSegLib.errors import ForgettableSegError
+
+from .i18n import tr as _
+from .model_cards import ModelCard
+from .setup_model import missingSentence
+
+SCRATCH = ""
+"""The start model's name where a model is trained from scratch."""
+
+IGNORED = ""
+"""The class that a segment stands for where it is left out."""
+
+MIN_CASES = 3
+"""One case each for training, validation and the held-out comparison."""
+
+
+@dataclass(frozen=True)
+class TrainingCase:
+    """A row of the table of training cases.
+
+    Args:
+        caseId: its name, unique in the table.
+        included: whether it is ticked.
+        pair: position of its volume and segmentation in the parameter node's lists, -1 for a case in files.
+        channels: number of the volumes that follow each other there.
+        images: files of the channels, for a case in files.
+        label: label file, for a case in files.
+        group: patient, for the split.
+        segments: names of the segments found.
+        problems: what the check found, in plain words.
+        blocking: whether one of the problems is an error.
+    """
+
+    caseId: str
+    included: bool = True
+    pair: int = -1
+    channels: int = 1
+    images: tuple[str, ...] = ()
+    label: str = ""
+    group: str = ""
+    segments: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    blocking: bool = False
+    checked: bool = False
+
+    @property
+    def inScene(self) -> bool:
+        """Whether the case is a volume and a segmentation in the scene."""
+        return self.pair >= 0
+
+
+def casesToJson(cases: Iterable[TrainingCase]) -> str:
+    """Return the table as the parameter node keeps it."""
+    return json.dumps([asdict(case) for case in cases])
+
+
+def casesFromJson(text: str) -> list[TrainingCase]:
+    """Return the table that the parameter node keeps; a damaged one is an empty one."""
+    try:
+        rows = json.loads(text or "[]")
+        return [
+            TrainingCase(**{name: tuple(value) if isinstance(value, list) else value for name, value in row.items()})
+            for row in rows
+        ]
+    except (ValueError, TypeError, AttributeError):
+        return []
+
+
+def uniqueCaseId(name: str, cases: Iterable[TrainingCase]) -> str:
+    """Return a name for a new case that no other one has."""
+    taken = {case.caseId for case in cases}
+    base = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name).strip("._") or "case"
+    candidate, number = base, 2
+    while candidate in taken:
+        candidate, number = f"{base}_{number}", number + 1
+    return candidate
+
+
+def withFindings(cases: Sequence[TrainingCase], findings: Iterable[Mapping[str, Any]]) -> list[TrainingCase]:
+    """Return the table with the findings of a check, each at its case; those of no case stand at every one."""
+    byCase: dict[str, list[Mapping[str, Any]]] = {}
+    for finding in findings:
+        byCase.setdefault(str(finding.get("case") or ""), []).append(finding)
+    result = []
+    for case in cases:
+        own = byCase.get(case.caseId, [])
+        result.append(
+            replace(
+                case,
+                problems=tuple(str(each.get("text") or each.get("message") or "") for each in own),
+                blocking=any(each.get("severity") == "error" for each in own),
+                checked=True,
+            )
+        )
+    return result
+
+
+def generalFindings(findings: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the findings that belong to no case."""
+    return [str(each.get("text") or "") for each in findings if not each.get("case")]
+
+
+def caseRows(cases: Sequence[TrainingCase]) -> list[list[str]]:
+    """Return the rows of the table of cases."""
+    rows = []
+    for case in cases:
+        state = _("ok") if case.checked else _("not checked")
+        rows.append([case.caseId, ", ".join(case.segments), "; ".join(case.problems) or state])
+    return rows
+
+
+def segmentNames(cases: Iterable[TrainingCase]) -> list[str]:
+    """Return the names of all segments in the ticked cases, in the order of their appearance."""
+    return list(dict.fromkeys(name for case in cases if case.included for name in case.segments))
+
+
+def proposeMapping(
+    segments: Iterable[str], classes: Sequence[str], proposals: Mapping[str, str], kept: Mapping[str, str]
+) -> dict[str, str]:
+    """Return which class each segment name stands for.
+
+    Args:
+        segments: names of the segments.
+        classes: names of the classes.
+        proposals: class by segment name, where terminology or name says one.
+        kept: what the user has chosen before; it wins while the class exists.
+    """
+    mapping = {}
+    for segment in segments:
+        proposal = proposals.get(segment, IGNORED)
+        chosen = kept.get(segment, proposal)
+        mapping[segment] = chosen if chosen in (*classes, IGNORED) else proposal
+    return mapping
+
+
+@dataclass(frozen=True)
+class NewClass:
+    """A class of a model from scratch: its name, the words that stand for it in the prompt, its label value."""
+
+    name: str
+    prompt: str = ""
+    value: int = 1
+
+
+def classesToJson(classes: Iterable[NewClass]) -> str:
+    """Return the classes as the parameter node keeps them."""
+    return json.dumps([asdict(each) for each in classes])
+
+
+def classesFromJson(text: str) -> list[NewClass]:
+    """Return the classes that the parameter node keeps; damaged ones are none."""
+    try:
+        return [NewClass(**row) for row in json.loads(text or "[]")]
+    except (ValueError, TypeError):
+        return []
+
+
+def withNewClass(classes: Sequence[NewClass], name: str) -> list[NewClass]:
+    """Return the classes with one more, under a free label value."""
+    value = max((each.value for each in classes), default=0) + 1
+    return [*classes, NewClass(name or _("class {number}").format(number=value), "", value)]
+
+
+def newTask(name: str, modality: str, channels: Sequence[str], classes: Sequence[NewClass]) -> tuple[Task | None, str]:
+    """Return the task of a model from scratch, or None and the sentence that says what is wrong with it."""
+    try:
+        made = tuple(SegmentClass(name=each.name, value=each.value, prompt=each.prompt) for each in classes)
+        return Task(name=name or "model", modality=modality, channels=tuple(channels), classes=made), ""
+    except ForgettableSegError as error:
+        return None, str(error)
+
+
+@dataclass(frozen=True)
+class FineTuneState:
+    """Everything that decides whether a training can start.
+
+    Args:
+        missing: packages that are not installed.
+        cases: the table of cases.
+        mapping: class by segment name.
+        task: the task to train, None where it is not complete; then `taskProblem` says why.
+        start: card of the model to start from, None for a model from scratch.
+        newName: name of the model that comes out.
+        takenNames: names that models on this computer have.
+        gone: names of cases whose volume or segmentation is not in the scene any more.
+        busy: title of the job at work, or nothing.
+    """
+
+    missing: tuple[str, ...] = ()
+    cases: tuple[TrainingCase, ...] = ()
+    mapping: Mapping[str, str] = field(default_factory=dict)
+    task: Task | None = None
+    taskProblem: str = ""
+    start: ModelCard | None = None
+    newName: str = ""
+    takenNames: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
+    busy: str = ""
+
+    def isValid(self) -> tuple[bool, str]:
+        """Return whether the training can start, and if not one sentence that says why."""
+        reason = self._casesReason() or self._modelReason()
+        if not reason and self.busy:
+            reason = _("Wait until the running job has ended: {title}.").format(title=self.busy)
+        return not reason, reason
+
+    def _casesReason(self) -> str:
+        included = [case for case in self.cases if case.included]
+        if self.missing:
+            return missingSentence(self.missing)
+        if len(included) < MIN_CASES:
+            text = _("Tick at least {count} cases: one to train, one to validate, one to compare.")
+            return text.format(count=MIN_CASES)
+        gone = [case.caseId for case in included if case.caseId in self.gone]
+        if gone:
+            return _("The case {name} is not in the scene any more; remove it from the list.").format(name=gone[0])
+        blocking = [case.caseId for case in included if case.blocking]
+        if blocking:
+            return _("The case {name} has a problem; mend it or untick it.").format(name=blocking[0])
+        inScene = [case for case in included if case.inScene]
+        if inScene and self.task is not None and not any(self.mapping.get(name) for name in segmentNames(inScene)):
+            return _("No segment stands for a class of the model; see the table of segments in Cases.")
+        return ""
+
+    def _modelReason(self) -> str:
+        if self.task is None:
+            return self.taskProblem or _("Choose the model to start from, or the classes of a new one.")
+        if any(case.included and case.inScene and case.channels != len(self.task.channels) for case in self.cases):
+            return _("The model needs {count} volumes a case.").format(count=len(self.task.channels))
+        if not self.newName.strip():
+            return _("Give the new model a name.")
+        if self.newName.strip() in self.takenNames:
+            return _("There is already a model named {name}; choose another name.").format(name=self.newName.strip())
+        return ""
+
+
+def trainingSettings(values: Mapping[str, Any], *, scratch: bool) -> dict[str, Any]:
+    """Return the settings of the request: those alone that differ from the preset.
+
+    Args:
+        values: parameters of the panel by name, see `ForgettableSegParameterNode`.
+        scratch: whether the network is new; otherwise its shape is that of the start model.
+    """
+    settings: dict[str, Any] = {"preset": values["preset"], "device": values["trainingDevice"] or "auto"}
+    settings[values["trainingUnit"]] = values["trainingLength"]
+    for name, setting in (("textGuidance", "tgf"), ("prototypeScores", "pbs"), ("sampleBank", "fsb")):
+        if values[name] != "preset":
+            settings[setting] = values[name] == "on"
+    for name in ("admission", "replacement"):
+        if values[name] != "preset":
+            settings[name] = values[name]
+    for name, setting in (
+        ("rho", "rho"),
+        ("bankBatches", "bank_batches"),
+        ("replayEvery", "replay_every"),
+        ("learningRate", "learning_rate"),
+    ):
+        if values[name]:
+            settings[setting] = values[name]
+    if settings.get("pbs") is False and settings.get("fsb", True):
+        settings["selection"] = "random"  # without scores nothing else can choose
+    if scratch:
+        dims = 3 if values["dimension"] == "3D" else 2
+        settings["spatial_dims"] = dims
+        if values["patchSize"]:
+            settings["patch_size"] = [values["patchSize"]] * dims
+    return settings
+
+
+def suggestName(start: ModelCard | None, taken: Iterable[str]) -> str:
+    """Return a free name for the new model."""
+    base = f"{start.name}-tuned" if start is not None else "my-model"
+    names, candidate, number = set(taken), base, 2
+    while candidate in names:
+        candidate, number = f"{base}-{number}", number + 1
+    return candidate

@@ -1,0 +1,275 @@
+"""The Fine-tune panel: which cases, from which model, how long; then the run, and whether it was worth it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import slicer
+
+from ForgettableSegLib.cases.task import Task
+
+from . import application, finetune_model
+from .finetune_cases import CasesTab
+from .finetune_checks import CaseChecks
+from .finetune_model import SCRATCH, FineTuneState, NewClass, TrainingCase, classesFromJson, classesToJson
+from .finetune_run import TrainingRun
+from .i18n import tr as _
+from .model_cards import ModelCard
+from .panel import Context, Panel
+from .segment_model import MAX_CHANNELS, channelLabel
+from .table import cellText, fillTable, fitColumns, selectedKeys
+from .training import SceneCase, recallRun
+
+_SETTINGS = (
+    "preset",
+    "trainingLength",
+    "trainingUnit",
+    "trainingDevice",
+    "dimension",
+    "textGuidance",
+    "prototypeScores",
+    "sampleBank",
+    "rho",
+    "bankBatches",
+    "replayEvery",
+    "admission",
+    "replacement",
+    "learningRate",
+    "patchSize",
+)
+
+
+class FineTunePanel(Panel):
+    """Trains a model on the user's own cases, in the background."""
+
+    uiName = "FineTunePanel"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self.casesTab = CasesTab(self.ui, lambda: self.parameterNode, lambda: self.task()[0], self.refresh)
+        self.checks = CaseChecks(self)
+        self.run = TrainingRun(self)
+        self._runs: list[Path] = []
+        fitColumns(self.ui.taskTable, stretched=1)
+        self.ui.startModelComboBox.connect("currentIndexChanged(int)", self.onStartModelChosen)
+        self.ui.deviceComboBox.connect("currentIndexChanged(int)", self.onDeviceChosen)
+        self.ui.taskTable.connect("cellChanged(int,int)", self.onClassEdited)
+        self.ui.addClassButton.connect("clicked(bool)", self.onAddClass)
+        self.ui.removeClassButton.connect("clicked(bool)", self.onRemoveClass)
+        self.ui.startButton.connect("clicked(bool)", self.onStart)
+        self.ui.pauseButton.connect("toggled(bool)", self.onPause)
+        self.ui.cancelButton.connect("clicked(bool)", self.onCancel)
+        self.ui.resumeRunButton.connect("clicked(bool)", self.onResumeRun)
+        self.session.modelsChanged.connect(self.refresh)
+        self.session.devicesChanged.connect(self.refresh)
+        self.session.packagesChanged.connect(self.refresh)
+        self.session.jobChanged.connect(self.showState)
+
+    @property
+    def startCard(self) -> ModelCard | None:
+        """The model to start from, None for one from scratch."""
+        return None if self.parameterNode is None else self.session.model(self.parameterNode.startModel)
+
+    @property
+    def cases(self) -> list[TrainingCase]:
+        """The training cases."""
+        return self.casesTab.cases
+
+    def task(self) -> tuple[Task | None, str]:
+        """Return the task to train, or None and the sentence that says what is wrong with it."""
+        parameters = self.parameterNode
+        if parameters is None:
+            return None, ""
+        if self.startCard is not None:
+            return self.startCard.task, ""
+        channels = max((case.channels for case in self.cases), default=1)
+        names = [parameters.modality] if channels == 1 else [f"{parameters.modality} {n + 1}" for n in range(channels)]
+        classes = classesFromJson(parameters.newClasses)
+        return finetune_model.newTask(parameters.newModelName, parameters.modality, names, classes)
+
+    def setParameterNode(self, parameterNode: Any, previous: Any) -> None:
+        """Show the cases of another scene."""
+        super().setParameterNode(parameterNode, previous)
+        if parameterNode is not None:
+            self.casesTab.show()
+
+    def onEnter(self) -> None:
+        """Look for interrupted runs and suggest a name."""
+        self.run.findInterrupted()
+        self.refresh()
+        self.casesTab.show()
+
+    def refresh(self) -> None:
+        """Show the models, the settings and whether the training can start."""
+        parameters = self.parameterNode
+        if parameters is None:
+            return
+        models = [(card.name, card.title) for card in self.session.models]
+        choices = [*models, (SCRATCH, _("New model, from scratch"))]
+        if self.session.modelsKnown and parameters.startModel not in dict(choices):
+            parameters.startModel = choices[0][0]
+        self.choose(self.ui.startModelComboBox, choices, parameters.startModel)
+        self.choose(self.ui.deviceComboBox, self.session.devices(), parameters.trainingDevice)
+        scratch = self.startCard is None
+        self.ui.scratchGroup.setVisible(scratch)
+        self.ui.patchSpinBox.setEnabled(scratch)
+        self._proposeClasses(scratch)
+        self._showClasses()
+        self._showChannels()
+        self.casesTab.showMapping()
+        if not parameters.newModelName and self.session.modelsKnown:
+            parameters.newModelName = finetune_model.suggestName(self.startCard, dict(models))
+        self.showState()
+
+    def state(self) -> FineTuneState:
+        """Return everything that decides whether the training can start."""
+        task, problem = self.task()
+        return FineTuneState(
+            missing=self.session.missing,
+            cases=tuple(self.cases),
+            mapping=self.casesTab.mapping,
+            task=task,
+            taskProblem=problem,
+            start=self.startCard,
+            newName=self.parameterNode.newModelName,
+            takenNames=tuple(card.name for card in self.session.models),
+            gone=self.casesTab.gone(),
+            busy=self.session.busy or self.checks.busy or self.run.preparing,
+        )
+
+    def showState(self) -> None:
+        """Show what may be pressed and how far the training is."""
+        if self.parameterNode is None:
+            return
+        valid, reason = self.state().isValid()
+        running = self.run.isRunning
+        self.ui.startButton.setEnabled(valid)
+        self.ui.startButton.setToolTip(_("Start the training.") if valid else reason)
+        self.ui.pauseButton.setEnabled(running)
+        self.ui.cancelButton.setEnabled(running or bool(self.run.preparing))
+        canResume = not self.session.busy and not self.session.missing and bool(self.run.interrupted)
+        self.ui.resumeRunButton.setEnabled(canResume)
+        self.checks.showState()
+        self.run.show(reason)
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings of the request."""
+        values = {name: self.parameterNode.getValue(name) for name in _SETTINGS}
+        return finetune_model.trainingSettings(values, scratch=self.startCard is None)
+
+    def onStartModelChosen(self, _index: int) -> None:
+        """Another start model was selected."""
+        if self.parameterNode is None or self._filling:
+            return
+        self.parameterNode.startModel = self.chosen(self.ui.startModelComboBox)
+        taken = [card.name for card in self.session.models]
+        self.parameterNode.newModelName = finetune_model.suggestName(self.startCard, taken)
+        self.refresh()
+        self.casesTab.show()
+
+    def onDeviceChosen(self, _index: int) -> None:
+        """Another device was selected."""
+        if self.parameterNode is not None and not self._filling:
+            self.parameterNode.trainingDevice = self.chosen(self.ui.deviceComboBox)
+
+    def onClassEdited(self, row: int, column: int) -> None:
+        """A class of the new model got another name or prompt."""
+        classes = classesFromJson(self.parameterNode.newClasses)
+        if 0 <= row < len(classes):
+            text = cellText(self.ui.taskTable, row, column).strip()
+            old = classes[row]
+            name, prompt = (text or old.name, old.prompt) if column == 0 else (old.name, text)
+            classes[row] = NewClass(name, prompt, old.value)
+            self._setClasses(classes)
+
+    def onAddClass(self, _checked: bool = False) -> None:
+        """Add a class to the new model."""
+        self._setClasses(finetune_model.withNewClass(classesFromJson(self.parameterNode.newClasses), ""))
+
+    def onRemoveClass(self, _checked: bool = False) -> None:
+        """Remove the selected class of the new model."""
+        removed = set(selectedKeys(self.ui.taskTable))
+        classes = classesFromJson(self.parameterNode.newClasses)
+        self._setClasses([each for row, each in enumerate(classes) if row not in removed])
+
+    def onStart(self, _checked: bool = False) -> None:
+        """Start the training."""
+        valid, reason = self.state().isValid()
+        if valid:
+            self.run.start()
+        else:
+            self.say(self.ui.statusLabel, reason)
+
+    def onPause(self, paused: bool) -> None:
+        """Pause the training, or let it go on."""
+        if self.run.isRunning:
+            self.session.setPaused(paused)
+
+    def onCancel(self, _checked: bool = False) -> None:
+        """Stop the training; the run is kept."""
+        self.run.cancel()
+
+    def onResumeRun(self, _checked: bool = False) -> None:
+        """Go on with an interrupted run."""
+        name = self.chosen(self.ui.runsComboBox)
+        if name:
+            self.run.resume(Path(name))
+
+    def showInterrupted(self, folders: list[Path]) -> None:
+        """List the runs that can go on."""
+        choices = [(str(folder), f"{recallRun(folder)['name']} · {folder.name[-15:]}") for folder in folders]
+        self.choose(self.ui.runsComboBox, choices, str(folders[0]) if folders else "")
+        self.ui.runsGroup.setVisible(bool(folders))
+
+    def sceneCaseNamed(self, caseId: str) -> SceneCase | None:
+        """Return a case whose nodes are in the scene, by its name."""
+        case = next((each for each in self.cases if each.caseId == caseId and each.inScene), None)
+        return None if case is None else self.casesTab.sceneCase(case)
+
+    def showCase(self, caseId: str, position: tuple[float, float, float]) -> None:
+        """Show a training case at a place: its volume, its labels, the slices there."""
+        case = next((each for each in self.cases if each.caseId == caseId), None)
+        scene = self.sceneCaseNamed(caseId)
+        volumeNode = scene.volumeNodes[0] if scene is not None else self._loadedVolume(case)
+        if volumeNode is not None:
+            application.showVolume(volumeNode)
+            application.jumpTo(position)
+
+    @staticmethod
+    def _loadedVolume(case: TrainingCase | None) -> slicer.vtkMRMLVolumeNode | None:
+        """The volume of a case in files, loaded once."""
+        if case is None or not case.images or not Path(case.images[0]).is_file():
+            return None
+        for node in slicer.util.getNodesByClass("vtkMRMLScalarVolumeNode"):
+            if node.GetAttribute("ForgettableSeg.File") == case.images[0]:
+                return node
+        node = slicer.util.loadVolume(case.images[0], {"show": False})
+        node.SetAttribute("ForgettableSeg.File", case.images[0])
+        return node
+
+    def _setClasses(self, classes: list[NewClass]) -> None:
+        self.parameterNode.newClasses = classesToJson(classes)
+        self.refresh()
+
+    def _proposeClasses(self, scratch: bool) -> None:
+        """A new model begins with the segments that there are."""
+        if scratch and not classesFromJson(self.parameterNode.newClasses):
+            classes: list[NewClass] = []
+            for name in finetune_model.segmentNames(self.cases):
+                classes = finetune_model.withNewClass(classes, name)
+            if classes:
+                self.parameterNode.newClasses = classesToJson(classes)
+
+    def _showClasses(self) -> None:
+        classes = classesFromJson(self.parameterNode.newClasses)
+        fillTable(self.ui.taskTable, [[each.name, each.prompt] for each in classes])
+
+    def _showChannels(self) -> None:
+        card = self.startCard
+        count = 1 if card is None else min(MAX_CHANNELS, len(card.channels))
+        for channel in range(1, MAX_CHANNELS + 1):
+            label = getattr(self.ui, f"caseVolumeLabel{channel}")
+            label.setText(channelLabel(card, channel - 1))
+            label.setVisible(channel <= count)
+            getattr(self.ui, f"caseVolumeSelector{channel}").setVisible(channel <= count)

@@ -1,0 +1,232 @@
+"""The Training and Result tabs of the Fine-tune panel: start, follow, stop, go on, keep or discard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import qt
+import slicer
+from ForgettableSegMRML.plots import TrainingPlots
+
+from ForgettableSegLib.errors import ForgettableSegError
+
+from . import application
+from .bank_gallery import BankGallery
+from .i18n import tr as _
+from .job_state import JobState
+from .table import fillTable, fitColumns
+from .training import (
+    fileCase,
+    interruptedRuns,
+    newRunFolder,
+    recallRun,
+    rememberRun,
+    removeRun,
+    trainingRequest,
+    writeSceneCases,
+)
+from .training_model import Comparison, bankSentence, comparisonFromValues, comparisonRows, comparisonSentence
+
+if TYPE_CHECKING:
+    from .finetune_panel import FineTunePanel
+
+TRAINING_TAB, RESULT_TAB = 2, 3
+
+
+class TrainingRun:
+    """One training, from the writing of its cases to the decision on its model.
+
+    Args:
+        panel: the Fine-tune panel.
+    """
+
+    def __init__(self, panel: FineTunePanel) -> None:
+        self.panel, self.ui = panel, panel.ui
+        self.preparing = ""
+        self.interrupted: list[Path] = []
+        self.plots: TrainingPlots | None = None
+        self.gallery = BankGallery(self.ui.bankList, panel.showCase)
+        self._state: JobState | None = None
+        self._folder: Path | None = None
+        self._writing: Iterator[dict[str, Any]] | None = None
+        self._cases: list[dict[str, Any]] = []
+        self._comparison = Comparison(())
+        self._modelPath = ""
+        fitColumns(self.ui.resultTable, stretched=0)
+        self.ui.plotsButton.connect("clicked(bool)", self.onShowPlots)
+        self.ui.useButton.connect("clicked(bool)", self.onUse)
+        self.ui.discardButton.connect("clicked(bool)", self.onDiscard)
+
+    @property
+    def isRunning(self) -> bool:
+        """Whether a training is at work."""
+        return self._state is not None and self._state.running
+
+    def start(self) -> None:
+        """Write the cases of the scene, one at a time, and start the training."""
+        panel = self.panel
+        included = [case for case in panel.cases if case.included]
+        scene = [found for case in included if case.inScene and (found := panel.casesTab.sceneCase(case)) is not None]
+        self._cases = [fileCase(case) for case in included if not case.inScene]
+        self._folder = newRunFolder(panel.parameterNode.newModelName)
+        self._writing = writeSceneCases(scene, self._folder / "cases", panel.task()[0], panel.casesTab.mapping)
+        self.preparing = _("Writing the cases")
+        self.ui.fineTuneTabs.setCurrentIndex(TRAINING_TAB)
+        panel.showState()
+        qt.QTimer.singleShot(0, self._writeNext)
+
+    def resume(self, folder: Path) -> None:
+        """Go on with an interrupted run."""
+        self._folder = folder
+        self.ui.fineTuneTabs.setCurrentIndex(TRAINING_TAB)
+        self._begin("resume", {"run": str(folder / "run")})
+
+    def cancel(self) -> None:
+        """Stop the training, or the writing of its cases."""
+        if self.preparing:
+            self._writing, self.preparing = None, ""
+            removeRun(self._folder)
+            self.panel.say(self.ui.statusLabel, _("Cancelled."))
+            self.panel.showState()
+        else:
+            self.panel.session.cancel()
+
+    def findInterrupted(self) -> None:
+        """Look for runs that can go on."""
+        running = self._folder if self.isRunning else None
+        self.interrupted = [folder for folder in interruptedRuns() if folder != running]
+        self.panel.showInterrupted(self.interrupted)
+
+    def show(self, reason: str) -> None:
+        """Show how far the training is, or why it cannot start."""
+        if self._state is not None and self._state is self.panel.session.job:
+            self.panel.showJob(self.ui.progressBar, self.ui.statusLabel, self._state)
+            self.ui.pauseButton.setText(_("Resume") if self._state.paused else _("Pause"))
+        elif self.preparing:
+            self.ui.progressBar.setVisible(True)
+            self.ui.progressBar.setRange(0, 0)
+            self.panel.say(self.ui.statusLabel, self.preparing)
+        else:
+            self.ui.progressBar.setVisible(False)
+            self.panel.say(self.ui.statusLabel, reason)
+        self.ui.plotsButton.setEnabled(self.plots is not None)
+
+    def onEvent(self, event: dict[str, Any], state: JobState) -> None:
+        """Take an event of the training."""
+        kind = event["event"]
+        if kind == "metric":
+            if self.plots is not None:
+                self.plots.addEvent(event)
+            if event["name"] == "bank":
+                self.ui.bankLabel.setText(bankSentence(event["values"]))
+            if event["name"] == "held_out":
+                self._comparison = comparisonFromValues(event["values"])
+        elif kind == "artifact" and event["kind"] == "bank":
+            self.gallery.read(Path(event["path"]))
+        elif kind == "artifact" and event["kind"] == "model":
+            self._modelPath = event["path"]
+        if not state.running:
+            self._finished(event, state)
+
+    def onShowPlots(self, _checked: bool = False) -> None:
+        """Show the curves beside the slice views."""
+        if self.plots is not None:
+            application.showCharts([self.plots.chart(name) for name in ("loss", "validation", "scores", "bank")])
+
+    def onUse(self, _checked: bool = False) -> None:
+        """Install the new model and select it for segmenting."""
+        self._enableDecision(False)
+        self.panel.session.ask("models", {"action": "install", "path": self._modelPath}, self._installed)
+
+    def onDiscard(self, _checked: bool = False) -> None:
+        """Remove the new model."""
+        if self._folder is not None and application.ask(_("Remove the new model and its training run?")):
+            removeRun(self._folder)
+            self._enableDecision(False)
+            self.ui.resultLabel.setText(_("The new model was discarded. The old one is as it was."))
+
+    def forgetScene(self) -> None:
+        """The scene is closed: its plots and pictures are gone."""
+        self.plots = None
+        self.gallery.clear()
+
+    def _writeNext(self) -> None:
+        """Write one case and come back, so that the application stays responsive."""
+        if self._writing is None:
+            return
+        try:
+            self._cases.append(next(self._writing))
+        except StopIteration:
+            self._submit()
+        except (ForgettableSegError, OSError) as error:
+            self._writing, self.preparing = None, ""
+            removeRun(self._folder)
+            self.panel.showState()
+            self.panel.say(self.ui.statusLabel, str(error))
+        else:
+            qt.QTimer.singleShot(0, self._writeNext)
+
+    def _submit(self) -> None:
+        self._writing, self.preparing = None, ""
+        panel, parameters = self.panel, self.panel.parameterNode
+        task = panel.task()[0]
+        job, arguments = trainingRequest(
+            self._cases,
+            task=task,
+            folder=self._folder,
+            name=parameters.newModelName.strip(),
+            settings=panel.settings(),
+            model=parameters.startModel,
+        )
+        classes = {each.name: each.value for each in task.classes}
+        rememberRun(self._folder, name=arguments["name"], cases=self._cases, classes=classes)
+        self._begin(job, arguments)
+
+    def _begin(self, job: str, arguments: dict[str, Any]) -> None:
+        self._comparison, self._modelPath = Comparison(()), ""
+        self._enableDecision(False)
+        recalled = recallRun(self._folder)
+        self.gallery.setCases(recalled["cases"], recalled["classes"])
+        self._makePlots(recalled["name"], list(recalled["classes"]))
+        self.ui.pauseButton.blockSignals(True)
+        self.ui.pauseButton.setChecked(False)
+        self.ui.pauseButton.blockSignals(False)
+        self._state = self.panel.session.run(job, arguments, title=_("Training"), onEvent=self.onEvent)
+
+    def _makePlots(self, name: str, classes: list[str]) -> None:
+        if self.plots is not None:
+            self.plots.remove()
+        self.plots = TrainingPlots(slicer.mrmlScene, name, classes)
+        self.onShowPlots()
+
+    def _finished(self, event: dict[str, Any], state: JobState) -> None:
+        self.findInterrupted()
+        if event["event"] != "done":
+            return
+        result = state.result
+        self._modelPath = str(result.get("model") or self._modelPath or self._folder / "run" / "model")
+        if result.get("held_out"):
+            self._comparison = comparisonFromValues(result["held_out"])
+        name = recallRun(self._folder)["name"]
+        self.ui.resultLabel.setText(comparisonSentence(self._comparison, name))
+        fillTable(self.ui.resultTable, comparisonRows(self._comparison))
+        self._enableDecision(True)
+        self.ui.fineTuneTabs.setCurrentIndex(RESULT_TAB)
+        state.message = _("The training has ended. Compare the models in Result.")
+
+    def _enableDecision(self, enabled: bool) -> None:
+        self.ui.useButton.setEnabled(enabled)
+        self.ui.discardButton.setEnabled(enabled)
+
+    def _installed(self, event: dict[str, Any]) -> None:
+        if event["event"] != "done":
+            self.ui.resultLabel.setText(str(event.get("text") or _("Cancelled.")))
+            self._enableDecision(True)
+            return
+        name = str(event["result"]["model"]["name"])
+        if self.panel.parameterNode is not None:
+            self.panel.parameterNode.modelName = name
+        self.ui.resultLabel.setText(_("The model {name} is installed and selected in Segment.").format(name=name))
+        self.panel.session.refreshModels()

@@ -1,0 +1,272 @@
+"""The Review panel: the heatmap, the hardest slices, the summary, and the way to the Segment Editor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import slicer
+from ForgettableSegMRML.heatmaps import hideHeatmap, setHeatmapOpacity, setHeatmapThreshold, showHeatmap
+from ForgettableSegMRML.segmentations import segmentIDOfName
+
+from ForgettableSegLib.errors import ForgettableSegError
+
+from . import application, results
+from .exporting import exportReview
+from .i18n import tr as _
+from .job_state import JobState
+from .panel import Context, Panel
+from .review_model import (
+    AUDITED,
+    CompareState,
+    HardSlice,
+    Review,
+    caseRows,
+    caseSentence,
+    channelTitle,
+    classRows,
+    neighbour,
+    sliceRows,
+    slicesOfClass,
+)
+from .reviewing import AuditJob
+from .table import fillTable, fitColumns, keyOfRow
+
+
+class ReviewPanel(Panel):
+    """Shows where a result is doubtful and brings the user there."""
+
+    uiName = "ReviewPanel"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._job: AuditJob | None = None
+        self._state: JobState | None = None
+        self._slices: list[HardSlice] = []
+        self._shownReview: Review | None = None
+        self._place: HardSlice | None = None
+        self._cases: list[slicer.vtkMRMLSegmentationNode] = []
+        fitColumns(self.ui.slicesTable, stretched=1)
+        fitColumns(self.ui.classesTable, stretched=0)
+        fitColumns(self.ui.casesTable, stretched=0)
+        self.ui.channelComboBox.connect("currentIndexChanged(int)", self.onChannelChosen)
+        self.ui.classComboBox.connect("currentIndexChanged(int)", self.onClassChosen)
+        self.ui.slicesTable.connect("cellClicked(int,int)", self.onSliceClicked)
+        self.ui.casesTable.connect("cellClicked(int,int)", self.onCaseClicked)
+        self.ui.previousButton.connect("clicked(bool)", self.onPrevious)
+        self.ui.nextButton.connect("clicked(bool)", self.onNext)
+        self.ui.compareButton.connect("clicked(bool)", self.onCompare)
+        self.ui.cancelButton.connect("clicked(bool)", self.onCancel)
+        self.ui.editButton.connect("clicked(bool)", self.onEdit)
+        self.ui.exportPathLineEdit.connect("currentPathChanged(QString)", self.onExportPathChanged)
+        self.ui.exportButton.connect("clicked(bool)", self.onExport)
+        self.session.jobChanged.connect(self.refresh)
+        self.session.packagesChanged.connect(self.refresh)
+        self.session.modelsChanged.connect(self.refresh)
+
+    @property
+    def segmentation(self) -> slicer.vtkMRMLSegmentationNode | None:
+        """The reviewed segmentation."""
+        return None if self.parameterNode is None else self.parameterNode.reviewSegmentation
+
+    @property
+    def heatmap(self) -> slicer.vtkMRMLVolumeNode | None:
+        """The heatmap of the chosen channel."""
+        node = self.segmentation
+        return None if node is None else results.heatmapOf(node, self.parameterNode.heatmapChannel)
+
+    def onEnter(self) -> None:
+        """Choose the only result there is."""
+        if self.parameterNode is not None and self.segmentation is None:
+            reviewed = results.reviewedSegmentations(slicer.mrmlScene)
+            if reviewed:
+                self.parameterNode.reviewSegmentation = reviewed[-1][0]
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Show the review of the chosen segmentation and its heatmap."""
+        if self.parameterNode is None:
+            return
+        review = results.reviewOf(self.segmentation)
+        channels = [] if self.segmentation is None else list(results.heatmapsOf(self.segmentation))
+        if channels and self.parameterNode.heatmapChannel not in channels:
+            self.parameterNode.heatmapChannel = channels[0]
+        titles = [(channel, channelTitle(channel)) for channel in channels]
+        self.choose(self.ui.channelComboBox, titles, self.parameterNode.heatmapChannel)
+        if review != self._shownReview:
+            self._shownReview = review
+            self._place = None
+            self._showReview(review)
+        self._showCases()
+        self._showState(review)
+        self.applyHeatmap()
+
+    def applyHeatmap(self) -> None:
+        """Show, hide and style the heatmap as the controls say."""
+        heatmap, parameters = self.heatmap, self.parameterNode
+        if heatmap is None or not self.widget.isVisible():
+            return
+        if parameters.heatmapVisible:
+            background = next(iter(results.inputsOf(self.segmentation)), None)
+            setHeatmapThreshold(heatmap, parameters.heatmapThreshold)
+            showHeatmap(
+                heatmap,
+                backgroundVolume=background,
+                opacity=parameters.heatmapOpacity,
+                legend=parameters.heatmapLegend,
+            )
+            setHeatmapOpacity(heatmap, parameters.heatmapOpacity)
+        else:
+            hideHeatmap(slicer.mrmlScene)
+
+    def onChannelChosen(self, _index: int) -> None:
+        """Another measure of difficulty was selected."""
+        if self.parameterNode is not None and not self._filling:
+            self.parameterNode.heatmapChannel = self.chosen(self.ui.channelComboBox)
+
+    def onClassChosen(self, _index: int) -> None:
+        """List the slices of another class."""
+        if not self._filling and self._shownReview is not None:
+            self._listSlices(self._shownReview)
+
+    def onSliceClicked(self, row: int, _column: int) -> None:
+        """Go to the slice of a row."""
+        key = keyOfRow(self.ui.slicesTable, row)
+        if 0 <= key < len(self._slices):
+            self._place = self._slices[key]
+            application.jumpTo(self._place.position)
+            self._showState(self._shownReview)
+
+    def onPrevious(self, _checked: bool = False) -> None:
+        """Go to the slice above."""
+        self._step(-1)
+
+    def onNext(self, _checked: bool = False) -> None:
+        """Go to the slice below."""
+        self._step(1)
+
+    def onCaseClicked(self, row: int, _column: int) -> None:
+        """Review another case."""
+        key = keyOfRow(self.ui.casesTable, row)
+        if self.parameterNode is not None and 0 <= key < len(self._cases):
+            self.parameterNode.reviewSegmentation = self._cases[key]
+
+    def onCompare(self, _checked: bool = False) -> None:
+        """Compute T1 to T4 against the reference."""
+        node, reference = self.segmentation, self.parameterNode.referenceSegmentation
+        card = self.session.model(results.modelOf(node)) if node is not None else None
+        if card is None or reference is None:
+            return
+        self._job = AuditJob(node, reference, model=card.name, task=card.task, device=self.parameterNode.device)
+        try:
+            arguments = self._job.request()
+        except ForgettableSegError as error:
+            self._job = None
+            self.say(self.ui.statusLabel, str(error))
+            return
+        title = _("Comparing with the reference")
+        self._state = self.session.run("audit", arguments, title=title, onEvent=self.onEvent)
+
+    def onCancel(self, _checked: bool = False) -> None:
+        """Stop the comparison."""
+        self.session.cancel()
+
+    def onEvent(self, event: dict[str, Any], state: JobState) -> None:
+        """Take an event of the comparison."""
+        if state.running or self._job is None:
+            return
+        job, self._job = self._job, None
+        if event["event"] == "done":
+            try:
+                channels = job.load(state.artifacts)
+            except ForgettableSegError as error:
+                state.message = str(error)
+            else:
+                if channels and self.parameterNode is not None:
+                    self.parameterNode.heatmapChannel = AUDITED[-1] if AUDITED[-1] in channels else channels[0]
+                    state.message = _("The four terms and their sum can now be chosen as channel of the heatmap.")
+        job.discard()
+
+    def onEdit(self, _checked: bool = False) -> None:
+        """Open the Segment Editor on the class of the chosen slice."""
+        node = self.segmentation
+        if node is None:
+            return
+        segmentId = segmentIDOfName(node, self._place.className) if self._place is not None else ""
+        background = next(iter(results.inputsOf(node)), None)
+        application.openSegmentEditor(node, background, segmentId)
+        if self._place is not None:
+            application.jumpTo(self._place.position)
+
+    def onExportPathChanged(self, _path: str) -> None:
+        """Another folder was chosen."""
+        self._showState(self._shownReview)
+
+    def onExport(self, _checked: bool = False) -> None:
+        """Write what is ticked into the folder."""
+        folder = Path(self.ui.exportPathLineEdit.currentPath)
+        try:
+            written = exportReview(
+                self.segmentation,
+                folder,
+                heatmaps=self.ui.exportHeatmapsCheckBox.checked,
+                tables=self.ui.exportTablesCheckBox.checked,
+            )
+            if self.ui.exportScreenshotCheckBox.checked:
+                application.saveScreenshot(folder / f"{self.segmentation.GetName()}.png")
+        except (OSError, ForgettableSegError) as error:
+            self.say(self.ui.statusLabel, _("The files could not be written: {error}").format(error=error))
+            return
+        self.ui.exportPathLineEdit.addCurrentPathToHistory()
+        count = len(written) + bool(self.ui.exportScreenshotCheckBox.checked)
+        self.say(self.ui.statusLabel, _("{count} files were written to {folder}.").format(count=count, folder=folder))
+
+    def _step(self, step: int) -> None:
+        table = self.ui.slicesTable
+        row = neighbour(table.currentRow(), step, table.rowCount)
+        if row >= 0:
+            table.setCurrentCell(row, 0)
+            self.onSliceClicked(row, 0)
+
+    def _showReview(self, review: Review | None) -> None:
+        names = [] if review is None else list(dict.fromkeys(each.className for each in review.slices))
+        choices = [("", _("All classes")), *((name, name) for name in names)]
+        self.choose(self.ui.classComboBox, choices, "")
+        fillTable(self.ui.classesTable, [] if review is None else classRows(review.classes))
+        self._listSlices(review)
+
+    def _listSlices(self, review: Review | None) -> None:
+        className = self.chosen(self.ui.classComboBox)
+        self._slices = [] if review is None else slicesOfClass(review, className)
+        fillTable(self.ui.slicesTable, sliceRows(self._slices))
+
+    def _showCases(self) -> None:
+        reviewed = results.reviewedSegmentations(slicer.mrmlScene)
+        reviewed.sort(key=lambda each: -(each[1].percentile or 0.0))
+        self._cases = [node for node, _review in reviewed]
+        fillTable(self.ui.casesTable, caseRows([(node.GetName(), review) for node, review in reviewed]))
+
+    def _showState(self, review: Review | None) -> None:
+        node, parameters = self.segmentation, self.parameterNode
+        reference = parameters.referenceSegmentation
+        valid, reason = CompareState(
+            missing=self.session.missing,
+            hasResult=node is not None and bool(results.inputsOf(node)),
+            hasReference=reference is not None,
+            modelKnown=node is not None and self.session.model(results.modelOf(node)) is not None,
+            same=node is not None and node is reference,
+            busy=self.session.busy,
+        ).isValid()
+        self.ui.compareButton.setEnabled(valid)
+        tip = _("Compute the four difficulty terms T1 to T4 and their sum against the reference.")
+        self.ui.compareButton.setToolTip(tip if valid else reason)
+        self.ui.cancelButton.setEnabled(self._job is not None and bool(self.session.busy))
+        self.ui.editButton.setEnabled(node is not None)
+        self.ui.exportButton.setEnabled(node is not None and bool(self.ui.exportPathLineEdit.currentPath))
+        self.ui.previousButton.setEnabled(bool(self._slices))
+        self.ui.nextButton.setEnabled(bool(self._slices))
+        if self._state is not None and self._state is self.session.job:
+            self.showJob(self.ui.progressBar, self.ui.statusLabel, self._state)
+        else:
+            self.ui.progressBar.setVisible(False)
+            self.say(self.ui.statusLabel, caseSentence(review))

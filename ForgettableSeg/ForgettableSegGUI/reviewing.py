@@ -1,0 +1,97 @@
+"""Comparing a result with a reference segmentation: nodes to files, a request, its files to nodes. No Qt."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import slicer
+from ForgettableSegMRML.labelmaps import mapSegments, writeLabelMap
+from ForgettableSegMRML.volumes import writeVolume
+
+from ForgettableSegLib.cases.task import Task
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.jobs.requests import make_request
+
+from . import results
+from .i18n import tr as _
+from .review_model import AUDITED
+from .segmenting import CASE, loadHeatmaps
+
+
+class AuditJob:
+    """A comparison under way: T1 to T4 of the training, with the reference in the place of the labels.
+
+    Args:
+        segmentationNode: a result that was made here.
+        referenceNode: the segmentation that is taken for right.
+        model: name of the model.
+        task: what the model segments.
+        device: where the model runs.
+    """
+
+    def __init__(
+        self,
+        segmentationNode: slicer.vtkMRMLSegmentationNode,
+        referenceNode: slicer.vtkMRMLSegmentationNode,
+        *,
+        model: str,
+        task: Task,
+        device: str = "auto",
+    ) -> None:
+        self.segmentationNode, self.referenceNode = segmentationNode, referenceNode
+        self.model, self.task, self.device = model, task, device
+        self.volumeNodes = results.inputsOf(segmentationNode)
+        self._folder: Path | None = None
+
+    def request(self) -> dict[str, Any]:
+        """Write volumes and reference to files and return the arguments of the job.
+
+        Raises:
+            ForgettableSegError: if the input volumes are gone, or the reference holds none of the model's classes.
+        """
+        if len(self.volumeNodes) != len(self.task.channels):
+            text = _("The volumes that this segmentation was made from are not all in the scene any more.")
+            raise ForgettableSegError(ErrorCode.CASE_INVALID, text)
+        mapping = mapSegments(self.referenceNode, self.task.classes)
+        if not any(mapping.values.values()):
+            names = ", ".join(each.name for each in self.task.classes)
+            text = _("No segment of {name} is named like a class of the model ({classes}).").format(
+                name=self.referenceNode.GetName(), classes=names
+            )
+            raise ForgettableSegError(ErrorCode.CASE_INVALID, text)
+        self._folder = Path(tempfile.mkdtemp(prefix="forgettableseg-"))
+        images = []
+        for channel, volumeNode in enumerate(self.volumeNodes):
+            images.append(str(self._folder / f"{CASE}_{channel:04d}.nrrd"))
+            writeVolume(volumeNode, images[-1])
+        label = self._folder / f"{CASE}_reference.nrrd"
+        writeLabelMap(self.referenceNode, self.volumeNodes[0], mapping.values, label)
+        arguments = {
+            "model": self.model,
+            "cases": [{"id": CASE, "images": images, "label": str(label)}],
+            "output": str(self._folder / "output"),
+            "device": self.device or "auto",
+        }
+        return make_request("audit", arguments).to_dict()
+
+    def load(self, artifacts: Sequence[Mapping[str, Any]]) -> list[str]:
+        """Bring the maps into the scene; returns the channels that there are now."""
+        paths = {artifact["kind"]: artifact["path"] for artifact in artifacts if artifact.get("case") in (CASE, None)}
+        nodes = loadHeatmaps(self.segmentationNode, self.volumeNodes[0], paths, AUDITED)
+        if "review" in paths:
+            content = json.loads(Path(paths["review"]).read_text(encoding="utf-8"))
+            content["case"] = self.segmentationNode.GetName()
+            results.setReview(self.segmentationNode, content)
+        self.discard()
+        return list(nodes)
+
+    def discard(self) -> None:
+        """Remove the temporary files."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None

@@ -1,0 +1,205 @@
+"""The Segment panel: a model, its volumes, Apply, and what comes out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import slicer
+from ForgettableSegMRML.heatmaps import showHeatmap
+
+from ForgettableSegLib.errors import ForgettableSegError
+
+from . import application, results
+from .i18n import tr as _
+from .job_state import JobState
+from .model_cards import ModelCard, cardDetails, cardSummary
+from .panel import Context, Panel
+from .segment_model import (
+    MAX_CHANNELS,
+    SegmentState,
+    channelLabel,
+    resultSentence,
+    suggestVolumes,
+    visibleChannels,
+    volumeFactsText,
+)
+from .segmenting import SegmentationJob, SegmentationResult
+from .table import fillTable, fitColumns
+from .volume_facts import volumeFacts, volumesOfScene
+
+
+class SegmentPanel(Panel):
+    """Segments one case with a model, in the background."""
+
+    uiName = "SegmentPanel"
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._job: SegmentationJob | None = None
+        self._state: JobState | None = None
+        self._result: SegmentationResult | None = None
+        fitColumns(self.ui.promptsTable, stretched=1)
+        self.ui.modelComboBox.connect("currentIndexChanged(int)", self.onModelChosen)
+        self.ui.deviceComboBox.connect("currentIndexChanged(int)", self.onDeviceChosen)
+        self.ui.applyButton.connect("clicked(bool)", self.onApply)
+        self.ui.cancelButton.connect("clicked(bool)", self.onCancel)
+        self.ui.volumesButton.connect("clicked(bool)", self.onShowVolumes)
+        self.ui.reviewButton.connect("clicked(bool)", self.onReview)
+        self.session.modelsChanged.connect(self.refresh)
+        self.session.devicesChanged.connect(self.refresh)
+        self.session.packagesChanged.connect(self.refresh)
+        self.session.jobChanged.connect(self.refresh)
+
+    @property
+    def card(self) -> ModelCard | None:
+        """The chosen model."""
+        return None if self.parameterNode is None else self.session.model(self.parameterNode.modelName)
+
+    def refresh(self) -> None:
+        """Show models, devices and volumes, and whether Apply can be pressed."""
+        if self.parameterNode is None:
+            return
+        models = [(card.name, card.title) for card in self.session.models]
+        if models and self.card is None:
+            self.parameterNode.modelName = models[0][0]
+        self.choose(self.ui.modelComboBox, models, self.parameterNode.modelName)
+        self.choose(self.ui.deviceComboBox, self.session.devices(), self.parameterNode.device)
+        self._showCard()
+        self._showState()
+
+    def onEnter(self) -> None:
+        """Fill what the scene suggests."""
+        self.suggest()
+        self.refresh()
+
+    def suggest(self) -> None:
+        """Choose volumes for the channels that have none yet."""
+        card = self.card
+        if card is None or any(self._channelNodes()):
+            return
+        for channel, volume in enumerate(suggestVolumes(card, volumesOfScene(slicer.mrmlScene))[:MAX_CHANNELS], 1):
+            if volume is not None:
+                self.parameterNode.setValue(f"inputVolume{channel}", slicer.mrmlScene.GetNodeByID(volume.nodeId))
+
+    def onModelChosen(self, _index: int) -> None:
+        """Another model was selected."""
+        if self.parameterNode is not None and not self._filling:
+            self.parameterNode.modelName = self.chosen(self.ui.modelComboBox)
+            self.suggest()
+            self.refresh()
+
+    def onDeviceChosen(self, _index: int) -> None:
+        """Another device was selected."""
+        if self.parameterNode is not None and not self._filling:
+            self.parameterNode.device = self.chosen(self.ui.deviceComboBox)
+
+    def onApply(self, _checked: bool = False) -> None:
+        """Start the segmentation."""
+        valid, reason = self._segmentState().isValid()
+        if not valid:
+            self.say(self.ui.statusLabel, reason)
+            return
+        parameters, card = self.parameterNode, self.card
+        self.ui.resultFrame.setVisible(False)
+        self._job = SegmentationJob(
+            self._channelNodes()[: len(card.channels)],
+            model=card.name,
+            task=card.task,
+            outputNode=parameters.outputSegmentation,
+            roiNode=parameters.regionOfInterest,
+            device=parameters.device,
+            heatmap=parameters.computeHeatmap,
+        )
+        try:
+            arguments = self._job.request()
+        except ForgettableSegError as error:
+            self.say(self.ui.statusLabel, str(error))
+            return
+        self._state = self.session.run("segment", arguments, title=_("Segmenting"), onEvent=self.onEvent)
+
+    def onCancel(self, _checked: bool = False) -> None:
+        """Stop the segmentation."""
+        self.session.cancel()
+
+    def onEvent(self, event: dict[str, Any], state: JobState) -> None:
+        """Take an event of the segmentation."""
+        if state.running or self._job is None:
+            return
+        job, self._job = self._job, None
+        if event["event"] == "done" and any(each["kind"] == "segmentation" for each in state.artifacts):
+            try:
+                self._show(job.load(state.artifacts), state)
+            except ForgettableSegError as error:
+                state.message = str(error)
+        job.discard()
+
+    def onShowVolumes(self, _checked: bool = False) -> None:
+        """Show the table of volumes."""
+        table = None if self._result is None else self._result.tableNode
+        if table is not None:
+            application.showTable(table)
+
+    def onReview(self, _checked: bool = False) -> None:
+        """Go through the hardest slices."""
+        self.context.openSection("review")
+
+    def _show(self, result: SegmentationResult, state: JobState) -> None:
+        self._result = result
+        node = result.segmentationNode
+        state.message = resultSentence(node.GetName(), result.seconds, [])
+        parameters = self.parameterNode
+        if parameters is not None:
+            parameters.outputSegmentation = node
+            parameters.reviewSegmentation = node
+        application.showVolume(results.inputsOf(node)[0])
+        heatmap = result.heatmapNodes.get("confidence")
+        if heatmap is not None and (parameters is None or parameters.heatmapVisible):
+            showHeatmap(heatmap, opacity=0.5 if parameters is None else parameters.heatmapOpacity)
+        self.ui.show3DButton.setSegmentationNode(node)
+        self.ui.resultFrame.setVisible(True)
+        self.ui.volumesButton.setEnabled(result.tableNode is not None)
+        self.ui.reviewButton.setEnabled(bool(result.heatmapNodes))
+
+    def _channelNodes(self) -> list[slicer.vtkMRMLScalarVolumeNode | None]:
+        return [self.parameterNode.getValue(f"inputVolume{channel}") for channel in range(1, MAX_CHANNELS + 1)]
+
+    def _segmentState(self) -> SegmentState:
+        card = self.card
+        nodes = self._channelNodes()[: visibleChannels(card)]
+        return SegmentState(
+            missing=self.session.missing,
+            card=card,
+            hasModels=bool(self.session.models) or not self.session.modelsKnown,
+            volumes=tuple(volumeFacts(node) for node in nodes),
+            busy=self.session.busy,
+        )
+
+    def _showCard(self) -> None:
+        card = self.card
+        self.say(self.ui.modelCardLabel, "" if card is None else cardSummary(card))
+        self.ui.modelCardLabel.setToolTip("" if card is None else cardDetails(card))
+        rows = [] if card is None else [
+            [each.name, prompt] for each, prompt in zip(card.task.classes, [*card.prompts, *[""] * 99], strict=False)
+        ]  # fmt: skip
+        fillTable(self.ui.promptsTable, rows)
+        for channel in range(1, MAX_CHANNELS + 1):
+            visible = channel <= visibleChannels(card)
+            label, selector = getattr(self.ui, f"channelLabel{channel}"), getattr(self.ui, f"channelSelector{channel}")
+            label.setText(channelLabel(card, channel - 1))
+            label.setVisible(visible)
+            selector.setVisible(visible)
+            facts = volumeFacts(self.parameterNode.getValue(f"inputVolume{channel}"))
+            hint = _("The volume to segment. Of a sequence, the current frame is used.")
+            selector.setToolTip("<br>".join(filter(None, [hint, volumeFactsText(facts)])))
+
+    def _showState(self) -> None:
+        valid, reason = self._segmentState().isValid()
+        running = self._job is not None and bool(self.session.busy)
+        self.ui.applyButton.setEnabled(valid)
+        self.ui.applyButton.setToolTip(_("Segment the volume with the chosen model.") if valid else reason)
+        self.ui.cancelButton.setEnabled(running)
+        if self._state is not None and self._state is self.session.job:
+            self.showJob(self.ui.progressBar, self.ui.statusLabel, self._state)
+        else:
+            self.ui.progressBar.setVisible(False)
+            self.say(self.ui.statusLabel, reason)

@@ -1,0 +1,188 @@
+"""One segmentation: volumes to files, a request to the worker, its files to nodes. No Qt: scripts use it too."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import slicer
+from ForgettableSegMRML.heatmaps import styleHeatmap
+from ForgettableSegMRML.segmentations import loadLabelMap
+from ForgettableSegMRML.subject_hierarchy import placeBeside
+from ForgettableSegMRML.tables import fillVolumesTable
+from ForgettableSegMRML.volumes import indexBoxOfROI, placeOnGrid, readVolume, writeVolume
+
+from ForgettableSegLib.cases.task import Task
+from ForgettableSegLib.jobs.requests import make_request
+
+from . import results
+from .i18n import tr as _
+from .review_model import channelTitle
+
+CASE = "case"
+_HEATMAPS = ("confidence", "prototype_ratio")
+
+
+@dataclass(frozen=True)
+class SegmentationResult:
+    """What a segmentation leaves in the scene.
+
+    Args:
+        segmentationNode: the segmentation.
+        heatmapNodes: estimated difficulty by channel; empty where no heatmap was asked for.
+        tableNode: the volumes of the segments, in ml.
+        seconds: how long it took.
+    """
+
+    segmentationNode: slicer.vtkMRMLSegmentationNode
+    heatmapNodes: Mapping[str, slicer.vtkMRMLScalarVolumeNode] = field(default_factory=dict)
+    tableNode: slicer.vtkMRMLTableNode | None = None
+    seconds: float = 0.0
+
+
+class SegmentationJob:
+    """A segmentation under way.
+
+    Args:
+        volumeNodes: one for each channel of the model.
+        model: name or path of the model.
+        task: what the model segments.
+        outputNode: segmentation that receives the result; a new one is made where it is None.
+        roiNode: region outside which nothing is segmented.
+        device: where the model runs.
+        heatmap: whether the estimated difficulty is computed too.
+
+    Raises:
+        ForgettableSegError: if a volume cannot be used or written.
+    """
+
+    def __init__(
+        self,
+        volumeNodes: Sequence[slicer.vtkMRMLVolumeNode],
+        *,
+        model: str,
+        task: Task,
+        outputNode: slicer.vtkMRMLSegmentationNode | None = None,
+        roiNode: slicer.vtkMRMLMarkupsROINode | None = None,
+        device: str = "auto",
+        heatmap: bool = True,
+    ) -> None:
+        self.volumeNodes = list(volumeNodes)
+        self.model, self.task, self.heatmap = model, task, heatmap
+        self.outputNode, self.roiNode, self.device = outputNode, roiNode, device
+        self._started = time.monotonic()
+        self._folder: Path | None = None
+
+    def request(self) -> dict[str, Any]:
+        """Write the volumes to files and return the arguments of the job."""
+        region = None
+        if self.roiNode is not None:
+            region = [list(corner) for corner in indexBoxOfROI(self.roiNode, self.volumeNodes[0])]
+        self._folder = Path(tempfile.mkdtemp(prefix="forgettableseg-"))
+        images = []
+        for channel, volumeNode in enumerate(self.volumeNodes):
+            path = self._folder / f"{CASE}_{channel:04d}.nrrd"
+            writeVolume(volumeNode, path)
+            images.append(str(path))
+        arguments = {
+            "model": self.model,
+            "cases": [{"id": CASE, "images": images}],
+            "output": str(self._folder / "output"),
+            "device": self.device or "auto",
+            "heatmap": self.heatmap,
+            "region": region,
+        }
+        return make_request("segment", arguments).to_dict()
+
+    def load(self, artifacts: Sequence[Mapping[str, Any]]) -> SegmentationResult:
+        """Bring the files that the worker wrote into the scene.
+
+        Args:
+            artifacts: the artifact events of the job.
+        """
+        paths = {artifact["kind"]: artifact["path"] for artifact in artifacts if artifact.get("case") in (CASE, None)}
+        reference = self.volumeNodes[0]
+        node = self.outputNode
+        if node is None or node.GetScene() is None:
+            scene = reference.GetScene()
+            name = _("{volume} segmentation").format(volume=reference.GetName())
+            node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", scene.GetUniqueNameByString(name))
+        loadLabelMap(node, paths["segmentation"], self.task.classes, referenceVolume=reference)
+        results.setInputs(node, self.volumeNodes, self.model)
+        heatmaps, table = self._loadReview(node, paths)
+        self.discard()
+        return SegmentationResult(node, heatmaps, table, time.monotonic() - self._started)
+
+    def discard(self) -> None:
+        """Remove the temporary files."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def _loadReview(
+        self, node: slicer.vtkMRMLSegmentationNode, paths: Mapping[str, str]
+    ) -> tuple[dict[str, slicer.vtkMRMLScalarVolumeNode], slicer.vtkMRMLTableNode | None]:
+        heatmaps = loadHeatmaps(node, self.volumeNodes[0], paths, _HEATMAPS)
+        if "review" in paths:
+            content = json.loads(Path(paths["review"]).read_text(encoding="utf-8"))
+            content["case"] = node.GetName()
+            results.setReview(node, content)
+        elif "volumes" in paths:
+            content = _volumesOfSummary(Path(paths["volumes"]), node.GetName(), self.task)
+        else:
+            return heatmaps, None
+        return heatmaps, _volumesTable(node, content)
+
+
+def loadHeatmaps(
+    segmentationNode: slicer.vtkMRMLSegmentationNode,
+    referenceVolume: slicer.vtkMRMLVolumeNode,
+    paths: Mapping[str, str],
+    channels: Sequence[str],
+) -> dict[str, slicer.vtkMRMLScalarVolumeNode]:
+    """Bring heatmaps into the scene, beside the volume that they belong to.
+
+    Args:
+        segmentationNode: the segmentation that they belong to.
+        referenceVolume: the volume on whose grid they lie.
+        paths: files by kind of artifact.
+        channels: which of them are heatmaps.
+    """
+    nodes = {}
+    for channel in channels:
+        if channel not in paths:
+            continue
+        name = f"{segmentationNode.GetName()} {channel.replace('_', ' ')}"
+        node = readVolume(segmentationNode.GetScene(), paths[channel], name)
+        placeOnGrid(node, referenceVolume)
+        styleHeatmap(node, title=channelTitle(channel))
+        placeBeside(node, referenceVolume)
+        results.setHeatmap(segmentationNode, channel, node)
+        nodes[channel] = node
+    return nodes
+
+
+def _volumesOfSummary(path: Path, case: str, task: Task) -> dict[str, Any]:
+    """What a review says of the volumes, from the summary of a job without a heatmap."""
+    row = json.loads(path.read_text(encoding="utf-8"))["cases"][0]
+    volumes = [(each.name, row.get(f"{each.name} ml")) for each in task.classes]
+    return {"case": case, "classes": [{"name": name, "volume_ml": ml} for name, ml in volumes if ml is not None]}
+
+
+def _volumesTable(
+    segmentationNode: slicer.vtkMRMLSegmentationNode, review: Mapping[str, Any]
+) -> slicer.vtkMRMLTableNode:
+    table = results.tableOf(segmentationNode)
+    if table is None:
+        scene = segmentationNode.GetScene()
+        name = _("{segmentation} volumes").format(segmentation=segmentationNode.GetName())
+        table = scene.AddNewNodeByClass("vtkMRMLTableNode", scene.GetUniqueNameByString(name))
+        results.setTable(segmentationNode, table)
+    fillVolumesTable(table, [review])
+    return table

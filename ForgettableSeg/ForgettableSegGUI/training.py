@@ -1,0 +1,170 @@
+"""One training: scene cases to files, a request to the worker, the run folder. No Qt, so that scripts can use it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import slicer
+from ForgettableSegMRML.labelmaps import writeLabelMap
+from ForgettableSegMRML.segmentations import segmentIDs
+from ForgettableSegMRML.volumes import writeVolume
+
+from ForgettableSegLib.cases.task import Task
+from ForgettableSegLib.jobs.requests import make_request
+from ForgettableSegLib.resources import user_dir
+
+from .finetune_model import TrainingCase
+
+_STATE_FILE = "panel.json"
+
+
+@dataclass(frozen=True)
+class SceneCase:
+    """A training case in the scene.
+
+    Args:
+        caseId: its name.
+        volumeNodes: one for each channel.
+        segmentationNode: its labels.
+        group: patient, so that one patient's cases stay on one side of the split.
+    """
+
+    caseId: str
+    volumeNodes: tuple[slicer.vtkMRMLVolumeNode, ...]
+    segmentationNode: slicer.vtkMRMLSegmentationNode
+    group: str = ""
+
+
+def runsFolder() -> Path:
+    """Return the folder of all runs that were started here."""
+    return user_dir() / "runs"
+
+
+def newRunFolder(name: str) -> Path:
+    """Return a folder for a new run; its name is plain ASCII, for some libraries want that."""
+    plain = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name).strip("-") or "run"
+    return runsFolder() / f"{plain}-{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+def segmentNamesOf(segmentationNode: slicer.vtkMRMLSegmentationNode) -> tuple[str, ...]:
+    """Return the names of a node's segments."""
+    segmentation = segmentationNode.GetSegmentation()
+    return tuple(segmentation.GetSegment(key).GetName() for key in segmentIDs(segmentationNode))
+
+
+def valuesBySegment(
+    segmentationNode: slicer.vtkMRMLSegmentationNode, mapping: Mapping[str, str], task: Task
+) -> dict[str, int | None]:
+    """Return the label value of each segment, from the class that its name stands for."""
+    values = {each.name: each.value for each in task.classes}
+    segmentation = segmentationNode.GetSegmentation()
+    return {
+        key: values.get(mapping.get(segmentation.GetSegment(key).GetName(), "")) for key in segmentIDs(segmentationNode)
+    }
+
+
+def writeSceneCases(
+    cases: Sequence[SceneCase], folder: Path, task: Task, mapping: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
+    """Write cases of the scene to files, one at each step, so that the application can breathe between them.
+
+    Yields:
+        The case as a request holds it.
+
+    Raises:
+        ForgettableSegError: if a volume cannot be used, segments of two classes overlap, or a file cannot be written.
+    """
+    for case in cases:
+        target = folder / case.caseId
+        target.mkdir(parents=True, exist_ok=True)
+        images = []
+        for channel, volumeNode in enumerate(case.volumeNodes):
+            images.append(str(target / f"{case.caseId}_{channel:04d}.nrrd"))
+            writeVolume(volumeNode, images[-1])
+        label = target / f"{case.caseId}_labels.nrrd"
+        values = valuesBySegment(case.segmentationNode, mapping, task)
+        writeLabelMap(case.segmentationNode, case.volumeNodes[0], values, label)
+        entry = {"id": case.caseId, "images": images, "label": str(label)}
+        yield {**entry, "group": case.group} if case.group else entry
+
+
+def fileCase(case: TrainingCase) -> dict[str, Any]:
+    """Return a case in files as a request holds it."""
+    entry: dict[str, Any] = {"id": case.caseId, "images": list(case.images), "label": case.label}
+    return {**entry, "group": case.group} if case.group else entry
+
+
+def trainingRequest(
+    cases: Sequence[Mapping[str, Any]],
+    *,
+    task: Task,
+    folder: Path,
+    name: str,
+    settings: Mapping[str, Any],
+    model: str = "",
+) -> tuple[str, dict[str, Any]]:
+    """Return the job and its arguments for a training.
+
+    Args:
+        cases: as a request holds them.
+        task: what to train.
+        folder: of this training; the run and its cases lie in it.
+        name: of the model that comes out.
+        settings: those that differ from the preset.
+        model: the model to start from; empty for one from scratch.
+    """
+    job = "finetune" if model else "train"
+    arguments: dict[str, Any] = {
+        "cases": [dict(case) for case in cases],
+        "task": task.to_dict(),
+        "run": str(folder / "run"),
+        "settings": dict(settings),
+        "name": name,
+    }
+    if model:
+        arguments["model"] = model
+    return job, make_request(job, arguments).to_dict()
+
+
+def rememberRun(folder: Path, *, name: str, cases: Sequence[Mapping[str, Any]], classes: Mapping[str, int]) -> None:
+    """Leave beside a run what the panel must know to go on with it after Slicer was closed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"name": name, "cases": [dict(case) for case in cases], "classes": dict(classes)}
+    (folder / _STATE_FILE).write_text(json.dumps(content), encoding="utf-8")
+
+
+def recallRun(folder: Path) -> dict[str, Any]:
+    """Return what was left beside a run, with defaults for what is missing."""
+    content: dict[str, Any] = {"name": folder.name, "cases": [], "classes": {}}
+    try:
+        found = json.loads((folder / _STATE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return content
+    return {**content, **found} if isinstance(found, dict) else content
+
+
+def interruptedRuns(root: Path | None = None) -> list[Path]:
+    """Return the folders of runs that have a checkpoint but no model yet, the newest first."""
+    root = root or runsFolder()
+    if not root.is_dir():
+        return []
+    found = [
+        folder
+        for folder in root.iterdir()
+        if (folder / "run" / "checkpoint").is_dir()
+        and any((folder / "run" / "checkpoint").iterdir())
+        and not (folder / "run" / "model" / "model.json").is_file()
+    ]
+    return sorted(found, key=lambda folder: folder.stat().st_mtime, reverse=True)
+
+
+def removeRun(folder: Path) -> None:
+    """Remove a run and the cases that were written for it."""
+    if runsFolder() in folder.parents:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,132 @@
+"""What a training shows while it runs and when it is done: curves, the sample bank, Dice before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .i18n import tr as _
+from .model_cards import diceText, heldOutDice
+
+WORSE = 0.02
+"""A class that loses more Dice than this gets a warning."""
+
+
+@dataclass(frozen=True)
+class BankSample:
+    """A hard sample in the bank."""
+
+    case: str
+    slice: int
+    position: tuple[float, float, float]  # RAS, mm
+    className: str
+    score: float
+    age: int
+    replays: int
+    sliceAxis: int = 0
+
+
+def bankFromList(content: Any, *, sliceAxis: int = 0) -> list[BankSample]:
+    """Return the samples that the library wrote, hardest first; what cannot be read is left out."""
+    samples = []
+    for row in content if isinstance(content, list) else []:
+        try:
+            left, posterior, superior = (float(value) for value in row["position_lps"])
+            samples.append(
+                BankSample(
+                    case=str(row["case"]),
+                    slice=int(row["slice"]),
+                    position=(-left, -posterior, superior),
+                    className=str(row.get("class") or ""),
+                    score=float(row.get("score") or 0.0),
+                    age=int(row.get("age") or 0),
+                    replays=int(row.get("replays") or 0),
+                    sliceAxis=sliceAxis,
+                )
+            )
+        except (KeyError, TypeError, ValueError):
+            continue
+    return sorted(samples, key=lambda sample: -sample.score)
+
+
+def sampleCaption(sample: BankSample) -> str:
+    """Return the text under a thumbnail."""
+    return "{} · {}".format(sample.className or "-", f"{sample.score:.2f}")
+
+
+def sampleToolTip(sample: BankSample) -> str:
+    """Return all that is known of a sample."""
+    return _("{case}, slice {slice}: {name}\nScore {score:.2f}, {age} iterations old, replayed {replays} times").format(
+        case=sample.case,
+        slice=sample.slice,
+        name=sample.className or "-",
+        score=sample.score,
+        age=sample.age,
+        replays=sample.replays,
+    )
+
+
+def bankSentence(values: Mapping[str, Any]) -> str:
+    """Return one line on the bank from its metric event."""
+    return _("Sample bank: {size} of {capacity} samples, {replays} replays, {suspects} suspects").format(
+        size=int(values.get("size") or 0),
+        capacity=int(values.get("capacity") or 0),
+        replays=int(values.get("replays") or 0),
+        suspects=int(values.get("suspects") or 0),
+    )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Dice on held-out cases before and after a fine-tuning; None where it was not measured."""
+
+    rows: tuple[tuple[str, float | None, float | None], ...]
+
+    def isBetter(self) -> bool:
+        """Whether the mean became better."""
+        mean = next((row for row in self.rows if row[0] == "mean"), None)
+        return mean is not None and None not in mean[1:] and mean[2] > mean[1]
+
+    def worse(self) -> list[str]:
+        """Names of the classes that lost."""
+        return [
+            name
+            for name, before, after in self.rows
+            if name != "mean" and before is not None and after is not None and before - after > WORSE
+        ]
+
+
+def comparisonFromValues(values: Mapping[str, Any]) -> Comparison:
+    """Return the comparison that the library reports as {"before": {...}, "after": {...}}."""
+    before, after = (heldOutDice(values.get(name) or {}) for name in ("before", "after"))
+    names = [name for name in dict.fromkeys([*before, *after]) if name != "mean"]
+    if "mean" in before or "mean" in after:
+        names.append("mean")
+    return Comparison(tuple((name, before.get(name), after.get(name)) for name in names))
+
+
+def comparisonRows(comparison: Comparison) -> list[list[str]]:
+    """Return the rows of the table of results."""
+    rows = []
+    for name, before, after in comparison.rows:
+        change = "-" if before is None or after is None else f"{after - before:+.3f}"
+        rows.append([_("mean") if name == "mean" else name, diceText(before), diceText(after), change])
+    return rows
+
+
+def comparisonSentence(comparison: Comparison, newName: str) -> str:
+    """Return what is said above the table of results."""
+    if not comparison.rows:
+        return _("The model {name} is trained. There were no held-out cases to compare on.").format(name=newName)
+    measured = any(before is not None for _name, before, _after in comparison.rows)
+    if not measured:
+        text = _("The model {name} is trained. Dice on the held-out cases:").format(name=newName)
+    elif comparison.isBetter():
+        text = _("The model {name} is better than before on the held-out cases.").format(name=newName)
+    else:
+        text = _("The model {name} is not better than before on the held-out cases.").format(name=newName)
+    worse = comparison.worse()
+    if worse:
+        text += " " + _("Warning: {names} became worse.").format(names=", ".join(worse))
+    return text
