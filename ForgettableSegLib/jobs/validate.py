@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from .inputs import load_cases, load_task, require_task
 from .job import JobContext, JobResult
 from .protocol import EXIT_DONE, EXIT_SOME_CASES_FAILED
 from .requests import ValidateRequest
+
+if TYPE_CHECKING:
+    from ..cases.case import Case
 
 
 def run(request: ValidateRequest, context: JobContext) -> JobResult:
@@ -38,5 +43,17 @@ def run(request: ValidateRequest, context: JobContext) -> JobResult:
         context.emit({"event": "finding", **finding})
     errors = sum(finding["severity"] == "error" for finding in findings)
     text = f"{len(cases)} cases: {errors} errors, {len(findings) - errors} warnings."
-    result = {"cases": len(cases), "errors": errors, "task": task.to_dict(), "findings": findings}
+    result = {
+        "cases": len(cases),
+        "errors": errors,
+        "task": task.to_dict(),
+        "findings": findings,
+        "case_list": [_as_item(case) for case in cases],
+    }
     return JobResult(EXIT_SOME_CASES_FAILED if errors else EXIT_DONE, result, text)
+
+
+def _as_item(case: Case) -> dict[str, Any]:
+    """The case as a request names it, so that a client can show the list and ask for a part of it."""
+    item = {"id": case.case_id, "group": case.group, "images": [str(path.absolute()) for path in case.images]}
+    return item if case.label is None else {**item, "label": str(case.label.absolute())}
