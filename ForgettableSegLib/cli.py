@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments[:1] == ["worker"]:
         from .jobs.worker import main as serve
 
-        return serve(arguments[1:])
+        serve(arguments[1:])
     options = _parser().parse_args(arguments)
     context = JobContext(job=options.job, sink=_json_sink() if options.json else console())
     with _signals_cancel(context):

@@ -25,7 +25,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from ..errors import ErrorCode, ForgettableSegError
 from .job import JobContext
@@ -258,22 +258,22 @@ class _Parent:
         return not self._gone()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the worker until its client leaves.
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the worker until its client leaves, and end the process.
 
     Args:
         arguments: of the command line.
-
-    Returns:
-        The process's exit code.
     """
     parser = argparse.ArgumentParser(prog="forgettableseg worker", description="Serve jobs over standard streams.")
     parser.add_argument("--parent-pid", type=int, default=os.getppid(), help="process whose end ends the worker")
     options = parser.parse_args(arguments)
     if hasattr(sys.stderr, "reconfigure"):
         sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
-    return Worker(EventStream(), options.parent_pid).run()
+    code = Worker(EventStream(), options.parent_pid).run()
+    sys.stderr.flush()
+    # Not by returning: taking torch apart keeps a process for seconds on a busy machine, and nothing here needs it.
+    os._exit(code)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
