@@ -47,11 +47,7 @@ class ProcessGroup:
 
     def differentiable_sum(self, values: Tensor) -> Tensor:
         """Sum over the ranks through which gradients flow."""
-        if not self.is_distributed:
-            return values
-        from torch.distributed.nn.functional import all_reduce
-
-        return all_reduce(values)
+        return _Sum.apply(values) if self.is_distributed else values
 
     def smallest(self, value: float) -> float:
         """The smallest of the ranks' values."""
@@ -69,6 +65,24 @@ class ProcessGroup:
         """Wait until every rank is here."""
         if self.is_distributed:
             dist.barrier()
+
+
+class _Sum(torch.autograd.Function):
+    """A sum over the ranks; every rank's loss depends on every rank's values, so gradients are summed as well."""
+
+    @staticmethod
+    def forward(context: torch.autograd.function.FunctionCtx, values: Tensor) -> Tensor:
+        """The sum of all ranks' values."""
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(context: torch.autograd.function.FunctionCtx, gradient: Tensor) -> Tensor:
+        """The sum of all ranks' gradients."""
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
 
 
 @contextmanager

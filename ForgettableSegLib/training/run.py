@@ -229,8 +229,8 @@ def _train(
         if trainer.group.is_main:
             write_samples(folder / "samples.csv", trainer.reader, trainer.miner, config)
             write_bank(folder / "bank.json", trainer.reader, trainer.miner, config, trainer.iteration)
-    trainer.recorder.listener.artifact("table", folder / "samples.csv")
-    trainer.recorder.listener.artifact("bank", folder / "bank.json")
+            trainer.recorder.listener.artifact("table", folder / "samples.csv")
+            trainer.recorder.listener.artifact("bank", folder / "bank.json")
     best = trainer.best
     network = build_network(config.network)
     network.load_state_dict(best["network"])

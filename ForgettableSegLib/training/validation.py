@@ -44,7 +44,7 @@ def validation_dice(
         overlap, total = torch.zeros_like(sums), torch.zeros_like(sums)
         slabs = iterate_logits(network, case.image, spatial_dims=spatial_dims, patch_size=patch_size, device=device)
         for where, logits in slabs:
-            predicted = logits.argmax(0).cpu()
+            predicted = logits.max(0).indices.cpu()  # several times faster than argmax on the CPU
             reference = torch.from_numpy(case.label[where].astype("int64"))
             for label in range(1, num_classes):
                 mask, truth = predicted == label, reference == label

@@ -37,13 +37,18 @@ def write_cases(
 ) -> CaseList:
     """Cases as pairs of NIfTI files in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    cases = []
     for index in range(number):
         image, label = make_arrays(first_seed + index, shape)
-        paths = folder / f"ball{index:02d}.nii.gz", folder / f"ball{index:02d}_label.nii.gz"
-        for array, path in zip((image, label), paths, strict=True):
+        for array, name in ((image, f"ball{index:02d}.nii.gz"), (label, f"ball{index:02d}_label.nii.gz")):
             volume = sitk.GetImageFromArray(array)
             volume.SetSpacing((1.0, 1.0, 2.0))
-            sitk.WriteImage(volume, str(path))
-        cases.append(Case(f"ball{index:02d}", f"ball{index:02d}", (paths[0],), paths[1]))
+            sitk.WriteImage(volume, str(folder / name))
+    return read_cases(folder)
+
+
+def read_cases(folder: Path) -> CaseList:
+    """The cases that `write_cases` wrote."""
+    labels = sorted(folder.glob("ball??_label.nii.gz"))
+    names = [label.name[: len("ball00")] for label in labels]
+    cases = (Case(name, name, (folder / f"{name}.nii.gz",), label) for name, label in zip(names, labels, strict=True))
     return CaseList(tuple(cases), TASK, folder)

@@ -3,102 +3,25 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from synthetic import TASK, make_arrays, write_cases
+from synthetic import make_arrays, write_cases
+from training_cases import CPU, Listener, assert_same, resume, train, weights
 
 from ForgettableSegLib.cases.case import CaseList
 from ForgettableSegLib.cases.task import SegmentClass, Task
 from ForgettableSegLib.errors import Cancelled, ErrorCode, ForgettableSegError
-from ForgettableSegLib.training import gradients
+from ForgettableSegLib.training import gradients, trainer
 from ForgettableSegLib.training.export import model_package
-from ForgettableSegLib.training.run import TrainingOutcome, resume_training, run_training
-from ForgettableSegLib.training.settings import TrainingSettings
-
-CPU = torch.device("cpu")
-SMALL = {
-    "features": [8, 12, 16],
-    "batch_size": 8,
-    "iterations": 24,
-    "validate_every": 8,
-    "checkpoint_every": 6,
-    "bank_batches": 2,
-    "replay_every": 2,
-    "prototype_min_count": 1,
-    "rho": 0.25,
-    "text": "random",
-}
-
-
-class Listener:
-    """Remembers what a run tells, and stops it at a given training iteration."""
-
-    def __init__(self, stop_at: int | None = None) -> None:
-        self.metrics: list[tuple[str, int, dict]] = []
-        self.texts: list[str] = []
-        self.failed: list[str] = []
-        self.stop_at = stop_at
-        self.step = 0
-
-    def metric(self, name: str, iteration: int, values: dict) -> None:
-        self.metrics.append((name, iteration, dict(values)))
-
-    def progress(self, phase: str, step: float, of: float, *, case: str | None = None) -> None:
-        if phase == "train":
-            self.step = step
-
-    def log(self, text: str) -> None:
-        self.texts.append(text)
-
-    def warning(self, text: str, *, case: str | None = None) -> None:
-        self.texts.append(text)
-
-    def artifact(self, kind: str, path: Path | str, *, case: str | None = None) -> None:
-        assert Path(path).exists()
-
-    def case_failed(self, case: str, error: BaseException) -> None:
-        self.failed.append(case)
-
-    def check_cancelled(self) -> None:
-        if self.is_cancelled:
-            raise Cancelled
-
-    @property
-    def is_cancelled(self) -> bool:
-        return self.stop_at is not None and self.step >= self.stop_at
 
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> CaseList:
     return write_cases(tmp_path_factory.mktemp("cases"), 6)
-
-
-def _train(cases: CaseList, folder: Path, listener: Listener | None = None, **overrides: Any) -> TrainingOutcome:
-    return run_training(
-        cases=cases,
-        task=overrides.pop("task", TASK),
-        folder=folder,
-        name="balls",
-        settings=TrainingSettings.from_dict({**SMALL, **overrides.pop("settings", {})}),
-        device=CPU,
-        listener=listener or Listener(),
-        cache=folder.parent / "cache",
-        **overrides,
-    )
-
-
-def _weights(outcome: TrainingOutcome) -> dict[str, torch.Tensor]:
-    return {**outcome.network.state_dict(), **{f"prototype {k}": v for k, v in outcome.prototypes.items()}}
-
-
-def _assert_same(one: TrainingOutcome, other: TrainingOutcome) -> None:
-    assert one.best_iteration == other.best_iteration
-    for name, tensor in _weights(one).items():
-        assert torch.equal(tensor, _weights(other)[name]), name
 
 
 @pytest.mark.parametrize("dims", [2, 3])
@@ -107,7 +30,7 @@ def test_a_run_learns_and_leaves_its_files(cases: CaseList, tmp_path: Path, dims
     settings = {"iterations": 80, "spatial_dims": dims, "validate_every": 40, "learning_rate": 0.02}
     if dims == 3:
         settings |= {"batch_size": 2, "iterations": 60, "patch_size": [8, 16, 16], "rho": 0.5}
-    outcome = _train(cases, tmp_path / "run", listener, settings=settings)
+    outcome = train(cases, tmp_path / "run", listener, settings=settings)
     assert outcome.validation_dice > 0.7
     names = {name for name, _, _ in listener.metrics}
     assert names == {"loss", "scores", "bank", "validation"}
@@ -132,32 +55,32 @@ def test_a_run_learns_and_leaves_its_files(cases: CaseList, tmp_path: Path, dims
 @pytest.mark.parametrize("preset", ["recommended", "paper"])
 def test_cancelled_and_resumed_is_the_same_bit_for_bit(cases: CaseList, tmp_path: Path, preset: str) -> None:
     settings = {"preset": preset, "replay_every": 2}
-    whole = _train(cases, tmp_path / "whole", settings=settings)
+    whole = train(cases, tmp_path / "whole", settings=settings)
     with pytest.raises(Cancelled):
-        _train(cases, tmp_path / "cut", Listener(stop_at=7), settings=settings)
+        train(cases, tmp_path / "cut", Listener(stop_at=7), settings=settings)
     with pytest.raises(Cancelled):
-        resume_training(folder=tmp_path / "cut", device=CPU, listener=Listener(stop_at=17), cache=tmp_path / "cache")
-    resumed = resume_training(folder=tmp_path / "cut", device=CPU, listener=Listener(), cache=tmp_path / "cache")
-    _assert_same(whole, resumed)
+        resume(tmp_path / "cut", Listener(stop_at=17))
+    resumed = resume(tmp_path / "cut")
+    assert_same(whole, resumed)
     for name in ("history.csv", "samples.csv", "bank.json"):
         assert (tmp_path / "whole" / name).read_text() == (tmp_path / "cut" / name).read_text(), name
 
 
 def test_resuming_from_the_last_checkpoint_repeats_what_was_lost(cases: CaseList, tmp_path: Path) -> None:
-    whole = _train(cases, tmp_path / "whole")
+    whole = train(cases, tmp_path / "whole")
     with pytest.raises(Cancelled):
-        _train(cases, tmp_path / "cut", Listener(stop_at=16))
+        train(cases, tmp_path / "cut", Listener(stop_at=16))
     # As if the process had been killed at iteration 16 and its last checkpoint been of iteration 12.
     next((tmp_path / "cut" / "checkpoint").glob("000000016-*.pt")).unlink()
-    resumed = resume_training(folder=tmp_path / "cut", device=CPU, listener=Listener(), cache=tmp_path / "cache")
-    _assert_same(whole, resumed)
+    resumed = resume(tmp_path / "cut")
+    assert_same(whole, resumed)
     assert (tmp_path / "whole" / "history.csv").read_text() == (tmp_path / "cut" / "history.csv").read_text()
 
 
 def test_the_same_seed_gives_the_same_package(cases: CaseList, tmp_path: Path) -> None:
     packages = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        outcome = _train(cases, tmp_path / name, settings={"seed": seed, "iterations": 8})
+        outcome = train(cases, tmp_path / name, settings={"seed": seed, "iterations": 8})
         package = model_package(outcome, device=CPU, calibration={}).write(tmp_path / f"{name}.zip")
         packages.append(package.read_bytes())
     assert packages[0] == packages[1]
@@ -165,7 +88,7 @@ def test_the_same_seed_gives_the_same_package(cases: CaseList, tmp_path: Path) -
 
 
 def test_a_package_tells_nothing_of_the_cases(cases: CaseList, tmp_path: Path) -> None:
-    outcome = _train(cases, tmp_path / "run", settings={"iterations": 8, "store": "patch"})
+    outcome = train(cases, tmp_path / "run", settings={"iterations": 8, "store": "patch"})
     path = model_package(outcome, device=CPU, calibration={}).write(tmp_path / "model")
     content = b"".join(file.read_bytes() for file in path.iterdir())
     for case in cases:
@@ -177,49 +100,47 @@ def test_a_package_tells_nothing_of_the_cases(cases: CaseList, tmp_path: Path) -
 def test_changed_data_is_refused_by_name(cases: CaseList, tmp_path: Path) -> None:
     own = write_cases(tmp_path / "own", 6)
     with pytest.raises(Cancelled):
-        _train(own, tmp_path / "run", Listener(stop_at=8))
+        train(own, tmp_path / "run", Listener(stop_at=8))
     changed = json.loads((tmp_path / "run" / "split.json").read_text())["train"][0]
     write_cases(tmp_path / "other", 1, first_seed=77)
     case = next(case for case in own if case.case_id == changed)
     (tmp_path / "other" / "ball00.nii.gz").replace(case.images[0])
     with pytest.raises(ForgettableSegError, match=changed) as caught:
-        resume_training(folder=tmp_path / "run", device=CPU, listener=Listener(), cache=tmp_path / "cache")
+        resume(tmp_path / "run")
     assert caught.value.code == ErrorCode.RUN_MISMATCH
 
 
 def test_changed_settings_are_refused_by_name(cases: CaseList, tmp_path: Path) -> None:
     with pytest.raises(Cancelled):
-        _train(cases, tmp_path / "run", Listener(stop_at=8))
+        train(cases, tmp_path / "run", Listener(stop_at=8))
     path = tmp_path / "run" / "config.json"
     path.write_text(path.read_text().replace('"rho": 0.25', '"rho": 0.5'))
     with pytest.raises(ForgettableSegError, match=r"'rho' was 0\.25 and is 0\.5") as caught:
-        resume_training(folder=tmp_path / "run", device=CPU, listener=Listener(), cache=tmp_path / "cache")
+        resume(tmp_path / "run")
     assert caught.value.code == ErrorCode.RUN_MISMATCH
 
 
 def test_a_used_folder_is_refused(cases: CaseList, tmp_path: Path) -> None:
-    _train(cases, tmp_path / "run", settings={"iterations": 1})
+    train(cases, tmp_path / "run", settings={"iterations": 1})
     with pytest.raises(ForgettableSegError, match="already") as caught:
-        _train(cases, tmp_path / "run", settings={"iterations": 1})
+        train(cases, tmp_path / "run", settings={"iterations": 1})
     assert caught.value.code == ErrorCode.RUN_MISMATCH
     with pytest.raises(ForgettableSegError) as caught:
-        resume_training(folder=tmp_path / "nothing", device=CPU, listener=Listener())
+        resume(tmp_path / "nothing")
     assert caught.value.code == ErrorCode.RUN_MISMATCH
 
 
 def test_fine_tuning_keeps_classes_or_says_what_is_new(cases: CaseList, tmp_path: Path) -> None:
-    first = _train(cases, tmp_path / "first", settings={"iterations": 40, "learning_rate": 0.02})
+    first = train(cases, tmp_path / "first", settings={"iterations": 40, "learning_rate": 0.02})
     package = model_package(first, device=CPU, calibration={})
-    same = _train(cases, tmp_path / "same", settings={"iterations": 1, "learning_rate": 1e-8}, start=package)
+    same = train(cases, tmp_path / "same", settings={"iterations": 1, "learning_rate": 1e-8}, start=package)
     assert same.validation_dice == pytest.approx(first.validation_dice, abs=0.02)
     one_class = Task(name="one", modality="MR", channels=("T1",), classes=(SegmentClass(name="dark ball", value=2),))
     other_cases = write_cases(tmp_path / "one", 6)
     for case in other_cases:
         _keep_only(case.label, 2)
     listener = Listener()
-    other = _train(
-        other_cases, tmp_path / "other", listener, task=one_class, settings={"iterations": 2}, start=package
-    )
+    other = train(other_cases, tmp_path / "other", listener, task=one_class, settings={"iterations": 2}, start=package)
     assert any("fusion.text_projection" in text and "output" in text for text in listener.texts)
     assert other.network.output.out_channels == 2
     assert other.config.preprocessing == package.preprocessing
@@ -236,7 +157,7 @@ def test_running_out_of_memory_changes_the_parts_not_the_result(
     cases: CaseList, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = {"loss": "ce", "iterations": 6, "validate_every": 6}
-    whole = _train(cases, tmp_path / "whole", settings=settings)
+    whole = train(cases, tmp_path / "whole", settings=settings)
     forward = gradients.LogitsAndFeatures.forward
 
     def small_device(self: torch.nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -246,10 +167,10 @@ def test_running_out_of_memory_changes_the_parts_not_the_result(
 
     monkeypatch.setattr(gradients.LogitsAndFeatures, "forward", small_device)
     listener = Listener()
-    parts = _train(cases, tmp_path / "parts", listener, settings=settings)
+    parts = train(cases, tmp_path / "parts", listener, settings=settings)
     assert any("4 parts" in text for text in listener.texts)
-    for name, tensor in _weights(whole).items():
-        torch.testing.assert_close(tensor, _weights(parts)[name], rtol=1e-3, atol=1e-4, msg=name)
+    for name, tensor in weights(whole).items():
+        torch.testing.assert_close(tensor, weights(parts)[name], rtol=1e-3, atol=1e-4, msg=name)
 
 
 def test_a_device_too_small_for_one_patch_says_so(
@@ -260,7 +181,7 @@ def test_a_device_too_small_for_one_patch_says_so(
 
     monkeypatch.setattr(gradients.LogitsAndFeatures, "forward", no_memory)
     with pytest.raises(ForgettableSegError, match="smaller patch") as caught:
-        _train(cases, tmp_path / "run")
+        train(cases, tmp_path / "run")
     assert caught.value.code == ErrorCode.OUT_OF_MEMORY
 
 
@@ -279,16 +200,21 @@ def test_a_device_too_small_for_one_patch_says_so(
     ],
 )
 def test_every_switch_trains(cases: CaseList, tmp_path: Path, modules: dict) -> None:
-    outcome = _train(cases, tmp_path / "run", settings={**modules, "iterations": 10})
+    outcome = train(cases, tmp_path / "run", settings={**modules, "iterations": 10})
     assert outcome.iterations == 10
     assert all(torch.isfinite(value).all() for value in outcome.network.state_dict().values())
 
 
-def test_minutes_set_the_length(cases: CaseList, tmp_path: Path) -> None:
+def test_minutes_set_the_length(cases: CaseList, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A clock that shows 0.05 s more at each look, which is once an iteration: 3 seconds are 60 of them.
+    looks = itertools.count()
+    monkeypatch.setattr(trainer.time, "monotonic", lambda: 0.05 * next(looks))
     listener = Listener()
-    outcome = _train(cases, tmp_path / "run", listener, settings={"minutes": 0.05, "validate_every": 1000})
-    assert outcome.seconds < 4.5
-    assert any(f"{outcome.iterations} iterations" in text for text in listener.texts) or outcome.seconds >= 3
+    outcome = train(cases, tmp_path / "run", listener, settings={"minutes": 0.05, "validate_every": 1000})
+    planned = int(0.05 * 60 * trainer.PLANNED_SHARE / 0.05)
+    assert abs(outcome.iterations - planned) <= 5
+    assert any(f"{outcome.iterations} iterations" in text for text in listener.texts)
+    assert outcome.seconds <= 3
 
 
 def test_a_bad_case_is_told_of_and_left_out(tmp_path: Path) -> None:
@@ -296,7 +222,7 @@ def test_a_bad_case_is_told_of_and_left_out(tmp_path: Path) -> None:
     broken = own.cases[0]
     broken.images[0].write_bytes(b"not an image")
     listener = Listener()
-    outcome = _train(own, tmp_path / "run", listener, settings={"iterations": 1})
+    outcome = train(own, tmp_path / "run", listener, settings={"iterations": 1})
     in_use = broken.case_id in (*outcome.config.split.train, *outcome.config.split.validation)
     assert listener.failed == ([broken.case_id] if in_use else [])
 
