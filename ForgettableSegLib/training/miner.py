@@ -27,7 +27,6 @@ from ForgettableSegLib.training.distributed import ProcessGroup
 from ForgettableSegLib.training.patches import Batch
 from ForgettableSegLib.training.settings import TrainingSettings
 
-
 # The band of admission is a window of quantiles of the recent scores. They fall while the network learns, so a long
 # memory would put every new sample below the window; a short one gives noisy quantiles.
 RECENT_BATCHES = 8

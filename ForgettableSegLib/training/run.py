@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import random
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from filelock import FileLock, Timeout
 
@@ -22,6 +20,7 @@ from ForgettableSegLib.cases.case import CaseList
 from ForgettableSegLib.cases.split import Split
 from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.memory import peak_memory
 from ForgettableSegLib.models.package import ModelPackage
 from ForgettableSegLib.network.build import build_network, transfer_weights
 from ForgettableSegLib.network.unet import TextGuidedUNet
@@ -244,7 +243,7 @@ def _train(
         best_iteration=best["iteration"],
         iterations=trainer.iteration,
         seconds=trainer.elapsed_s,
-        peak_memory_bytes=_peak_memory(),
+        peak_memory_bytes=peak_memory(),
     )
 
 
@@ -325,14 +324,3 @@ def _seed(seed: int) -> None:
     torch.manual_seed(seed)
     torch.backends.cudnn.deterministic = True
     torch.backends.cudnn.benchmark = False
-
-
-def _peak_memory() -> int:
-    """The most memory that this process has held, in bytes."""
-    if sys.platform == "win32":
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource  # not on Windows
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Kilobytes on Linux, bytes on macOS.
-    return int(peak if sys.platform == "darwin" else peak * 1024)
