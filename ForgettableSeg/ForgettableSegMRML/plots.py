@@ -136,8 +136,7 @@ class _Plot:
     def _changed(self) -> None:
         for column in self._columns:
             column.Modified()
-        self.tableNode.GetTable().Modified()
-        self.tableNode.Modified()
+        self.tableNode.GetTable().Modified()  # the node hears it, and tells its own observers once
 
     def _addColumn(self, array: vtk.vtkDataArray, name: str) -> vtk.vtkDataArray:
         array.SetName(name)

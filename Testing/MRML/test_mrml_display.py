@@ -1,0 +1,253 @@
+"""Heatmaps in the views, jumps, tables and plots."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import slicer
+from ForgettableSegMRML.heatmaps import (
+    heatColorNodeID,
+    hideHeatmap,
+    isHeatmapShown,
+    setHeatmapOpacity,
+    setHeatmapThreshold,
+    showHeatmap,
+    styleHeatmap,
+)
+from ForgettableSegMRML.plots import TrainingPlots
+from ForgettableSegMRML.slices import centerOf, jumpSlices, lpsToRas
+from ForgettableSegMRML.tables import fillReviewTable, fillSummaryTable, fillVolumesTable
+from ForgettableSegMRML.volumes import readVolume
+from vtk.util.numpy_support import vtk_to_numpy
+
+REVIEW = {
+    "schema": 1,
+    "case": "case 1",
+    "model": "m",
+    "channels": ["confidence", "prototype_ratio"],
+    "slice_axis": 0,
+    "slices": [
+        {
+            "slice": 4,
+            "class": "liver",
+            "difficulty": 0.5,
+            "percentile": 97.04,
+            "position_lps": [1, 2, 3],
+            "area_mm2": 12,
+        },
+        {
+            "slice": 9,
+            "class": "spleen",
+            "difficulty": 0.2,
+            "percentile": 50,
+            "position_lps": [-4, 5.5, 6],
+            "area_mm2": 8,
+        },
+    ],
+    "classes": [
+        {
+            "name": "liver",
+            "value": 1,
+            "voxels": 1500,
+            "volume_ml": 1.5,
+            "mean_difficulty": 0.31,
+            "share_above_95": 0.12,
+        },
+        {"name": "spleen", "value": 2, "voxels": 0, "volume_ml": 0.0, "mean_difficulty": 0.0, "share_above_95": 0.0},
+    ],
+    "case_difficulty": {"difficulty": 0.4, "percentile": 80.0, "above_95": False},
+}
+
+
+@pytest.fixture
+def volumes(scene, make_file: Callable[..., Path]):
+    """An image, its heatmap, and two slice views."""
+    image = readVolume(scene, make_file(np.ones((4, 5, 6), np.float32), "plain", "image.nrrd"), "image")
+    heatmap = readVolume(scene, make_file(np.full((4, 5, 6), 90, np.float32), "plain", "heat.nrrd"), "heatmap")
+    views = [scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", name) for name in ("Red", "Green")]
+    for view in views:
+        view.SetBackgroundVolumeID(image.GetID())
+    return image, heatmap, views
+
+
+def test_a_heatmap_is_coloured_thresholded_and_has_a_legend(volumes) -> None:
+    _image, heatmap, _views = volumes
+    styleHeatmap(heatmap, threshold=70, title="Confidence")
+    display = heatmap.GetScalarVolumeDisplayNode()
+    assert not display.GetAutoWindowLevel()
+    assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == (0, 100)
+    assert (display.GetLowerThreshold(), display.GetUpperThreshold()) == (70, 100)
+    assert display.GetApplyThreshold()
+    assert not display.GetInterpolate(), "voxels of a threshold are not blurred"
+    assert display.GetColorNodeID() == "vtkMRMLColorTableNodeIron", "the built-in table, where Inferno is not there"
+    legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(heatmap)
+    assert legend.GetTitleText().startswith("Confidence")
+    assert not legend.GetVisibility(), "only while the heatmap is shown"
+    styleHeatmap(heatmap)
+    assert slicer.vtkSlicerColorLogic.GetNumberOfColorLegendDisplayNodes(heatmap) == 1
+    setHeatmapThreshold(heatmap, 95)
+    assert display.GetLowerThreshold() == 95
+
+
+def test_inferno_is_used_where_the_application_has_it(scene) -> None:
+    scene.AddNode(slicer.vtkMRMLColorTableNode()).SetName("other")
+    assert heatColorNodeID(scene) == "vtkMRMLColorTableNodeIron"
+    inferno = slicer.vtkMRMLColorTableNode()
+    inferno.SetSingletonTag("FileInferno.txt")
+    scene.AddNode(inferno)
+    assert heatColorNodeID(scene) == inferno.GetID()
+
+
+def test_the_heatmap_goes_on_and_off_and_leaves_the_views_as_they_were(scene, volumes, make_file) -> None:
+    image, heatmap, views = volumes
+    pet = readVolume(scene, make_file(np.ones((4, 5, 6), np.float32), "plain", "pet.nrrd"), "pet")
+    views[0].SetForegroundVolumeID(pet.GetID())
+    views[0].SetForegroundOpacity(0.25)
+    styleHeatmap(heatmap)
+    for _ in range(2):  # showing it twice must not make it its own predecessor
+        showHeatmap(heatmap, backgroundVolume=image, opacity=0.4)
+    assert isHeatmapShown(heatmap)
+    assert {view.GetForegroundVolumeID() for view in views} == {heatmap.GetID()}
+    assert {view.GetForegroundOpacity() for view in views} == {0.4}
+    assert slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(heatmap).GetVisibility()
+    setHeatmapOpacity(heatmap, 0.9)
+    assert views[1].GetForegroundOpacity() == 0.9
+    hideHeatmap(scene)
+    assert not isHeatmapShown(heatmap)
+    assert not slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(heatmap).GetVisibility()
+    assert (views[0].GetForegroundVolumeID(), views[0].GetForegroundOpacity()) == (pet.GetID(), 0.25)
+    assert views[1].GetForegroundVolumeID() is None
+    hideHeatmap(scene)
+    assert views[0].GetForegroundVolumeID() == pet.GetID(), "taking it off twice changes nothing"
+
+
+def test_taking_off_survives_that_nodes_were_removed(scene, volumes) -> None:
+    _image, heatmap, views = volumes
+    other = slicer.vtkMRMLScalarVolumeNode()
+    scene.AddNode(other)
+    views[0].SetForegroundVolumeID(other.GetID())
+    styleHeatmap(heatmap)
+    showHeatmap(heatmap)
+    scene.RemoveNode(other)
+    scene.RemoveNode(heatmap)
+    hideHeatmap(scene)
+    assert views[0].GetForegroundVolumeID() is None
+    assert not isHeatmapShown(heatmap)
+
+
+def test_all_slice_views_jump_and_centre(scene) -> None:
+    views = [scene.AddNewNodeByClass("vtkMRMLSliceNode", name) for name in ("Red", "Green", "Yellow")]
+    for view, orientation in zip(views, ("Axial", "Coronal", "Sagittal"), strict=True):
+        view.SetOrientation(orientation)
+    jumpSlices(scene, lpsToRas((10.0, -20.0, 30.0)))
+    for view in views:
+        matrix = view.GetSliceToRAS()
+        assert [matrix.GetElement(row, 3) for row in range(3)] == [-10.0, 20.0, 30.0]
+
+
+def test_the_centre_of_a_volume(scene, make_file) -> None:
+    node = readVolume(scene, make_file(np.zeros((3, 5, 7), np.uint8), "plain"), "volume")
+    assert np.allclose(centerOf(node), (-3, -2, 1))
+
+
+def _column(table, name: str) -> list:
+    column = table.GetTable().GetColumnByName(name)
+    return [column.GetValue(row) for row in range(column.GetNumberOfValues())]
+
+
+def test_tables_hold_what_the_reviews_say(scene) -> None:
+    node = scene.AddNewNodeByClass("vtkMRMLTableNode", "table")
+    fillVolumesTable(node, [REVIEW, {**REVIEW, "case": "case 2"}])
+    assert _column(node, "Case") == ["case 1", "case 1", "case 2", "case 2"]
+    assert _column(node, "Volume") == [1.5, 0.0, 1.5, 0.0]
+    assert node.GetColumnTitle("Volume") == "Volume (ml)"
+    assert node.GetColumnUnitLabel("Volume") == "ml"
+    fillSummaryTable(node, REVIEW)
+    assert node.GetNumberOfColumns() == 5, "an earlier content is replaced"
+    assert _column(node, "Hard voxels") == [12.0, 0.0]
+    assert _column(node, "Voxels") == [1500, 0]
+    easier = {**REVIEW, "case": "case 0", "slices": [{**REVIEW["slices"][0], "difficulty": 0.3}]}
+    fillReviewTable(node, [easier, REVIEW])
+    assert _column(node, "Difficulty") == [0.5, 0.3, 0.2], "hardest first, over all cases"
+    assert [_column(node, axis)[0] for axis in "RAS"] == [-1, -2, 3]
+    fillReviewTable(node, [])
+    assert node.GetNumberOfRows() == 0
+
+
+def _metric(name: str, iteration: int, **values: float | None) -> dict:
+    return {"event": "metric", "name": name, "iteration": iteration, "values": values}
+
+
+def test_plots_grow_with_the_events(scene) -> None:
+    plots = TrainingPlots(scene, "run", ["liver", "spleen"], [(221, 130, 101), (157, 108, 162)])
+    for iteration in range(5):
+        assert plots.addEvent(_metric("loss", iteration, total=1.0 / (iteration + 1), main=0.5))
+    plots.addEvent(_metric("validation", 4, mean=0.8, liver=0.9, spleen=None))
+    plots.addEvent(_metric("scores", 4, T1=1, T2=2, T3=3, T4=4, score=10))
+    plots.addEvent(_metric("bank", 4, size=7, capacity=10, replays=3, admitted=1, suspects=0))
+    assert not plots.addEvent(_metric("held_out", 4, before=0, after=1))
+    assert not plots.addEvent({"event": "log", "text": "x"})
+    assert _column(plots.table("loss"), "Iteration") == [0, 1, 2, 3, 4]
+    assert np.allclose(_column(plots.table("loss"), "Total"), [1, 1 / 2, 1 / 3, 1 / 4, 1 / 5])
+    assert all(math.isnan(value) for value in _column(plots.table("loss"), "Replays")), "no replay yet is a gap"
+    assert np.allclose(_column(plots.table("validation"), "liver"), [0.9])
+    assert _column(plots.table("scores"), "T3") == [3]
+    assert _column(plots.table("bank"), "Replayed so far") == [3]
+    chart = plots.chart("validation")
+    names = [chart.GetNthPlotSeriesNode(index).GetName() for index in range(chart.GetNumberOfPlotSeriesNodes())]
+    assert names == ["Mean", "liver", "spleen"]
+    assert chart.GetTitle() == "Dice on the validation cases"
+    series = chart.GetNthPlotSeriesNode(1)
+    assert series.GetTableNode() is plots.table("validation")
+    assert (series.GetXColumnName(), series.GetYColumnName()) == ("Iteration", "liver")
+    plots.clear()
+    assert plots.table("loss").GetNumberOfRows() == 0
+    plots.addEvent(_metric("loss", 1, total=3.0))
+    assert _column(plots.table("loss"), "Total") == [3.0]
+
+
+def test_a_plot_tells_its_observers_once_a_row_and_stays_cheap(scene) -> None:
+    plots = TrainingPlots(scene, "run", ["liver"])
+    calls: list[int] = []
+    plots.table("loss").AddObserver("ModifiedEvent", lambda *_: calls.append(1))
+    plots.addEvent(_metric("loss", 0, total=1.0))
+    assert len(calls) == 1
+
+    def seconds(rows: int) -> float:
+        start = time.perf_counter()
+        for iteration in range(rows):
+            plots.addEvent(_metric("loss", iteration, total=1.0, main=1.0, replay=1.0))
+        return time.perf_counter() - start
+
+    first, later = seconds(500), seconds(500) and seconds(500)
+    assert later < 3 * first + 0.05, "a row late in the run costs what an early one does"
+    assert first < 1.0
+
+
+def test_plots_leave_nothing_behind(scene) -> None:
+    before = scene.GetNumberOfNodes()
+    plots = TrainingPlots(scene, "run", ["a", "b", "c"])
+    assert scene.GetNumberOfNodes() > before + 8
+    plots.remove()
+    plots.remove()
+    assert scene.GetNumberOfNodes() == before
+
+
+def test_class_curves_look_like_their_segments_but_can_be_seen_on_white(scene) -> None:
+    plots = TrainingPlots(scene, "run", ["pale", "plain"], [(250, 250, 225), (180, 30, 30)])
+    chart = plots.chart("validation")
+    pale, plain = (np.array(chart.GetNthPlotSeriesNode(index).GetColor()) for index in (1, 2))
+    assert pale.mean() < 0.65
+    assert np.allclose(plain * 255, (180, 30, 30), atol=1)
+
+
+def test_the_numbers_reach_the_array_that_slicer_draws(scene) -> None:
+    plots = TrainingPlots(scene, "run", [])
+    plots.addEvent(_metric("loss", 3, total=2.5))
+    table = plots.chart("loss").GetNthPlotSeriesNode(0).GetTableNode().GetTable()
+    assert vtk_to_numpy(table.GetColumnByName("Total")).tolist() == [2.5]
