@@ -49,9 +49,10 @@ def test_started_by_its_path_the_worker_does_not_hide_packages_by_its_own_files(
         "import runpy, sys; sys.argv = [sys.argv[1], '--help']; sys.path[0] = 'jobs'\n"
         "try: runpy.run_path(sys.argv[0], run_name='__main__')\n"
         "except SystemExit: pass\n"
-        "assert sys.path[0] != 'jobs', sys.path"
+        "print('path:', sys.path[0])"
     )
-    subprocess.run([sys.executable, "-c", code, BY_PATH[1]], check=True, capture_output=True)
+    printed = subprocess.check_output([sys.executable, "-c", code, BY_PATH[1]], text=True)
+    assert printed.splitlines()[-1] == f"path: {ROOT}"
 
 
 def test_two_jobs_in_a_row_share_the_process_and_its_imports(worker: WorkerProcess) -> None:
@@ -210,7 +211,7 @@ def test_the_worker_ends_when_nobody_reads_its_events() -> None:
         worker.stdout.close()
         worker.stdin.write(b"nonsense\n")
         worker.stdin.flush()
-        worker.wait(2)
+        assert worker.wait(2) == 0
     finally:
         worker.kill()
         worker.stdin.close()
