@@ -34,7 +34,7 @@ def _findLibrary() -> None:
 
 _findLibrary()
 
-from ForgettableSegGUI import facade, samples  # noqa: E402
+from ForgettableSegGUI import facade, samples, self_test  # noqa: E402
 from ForgettableSegGUI.parameters import ForgettableSegParameterNode  # noqa: E402
 from ForgettableSegGUI.session import Session  # noqa: E402
 from ForgettableSegGUI.worker_process import sharedWorker, shutdownSharedWorker  # noqa: E402
@@ -251,7 +251,7 @@ class ForgettableSegTest(ScriptedLoadableModuleTest):
         """Train a model on synthetic cases, segment with it, fine-tune it, and find Dice and nodes as they must be."""
         started = time.monotonic()
         self.delayDisplay(_("Training a small model on synthetic cases"))
-        facade.selfTest(ForgettableSegLogic(), self.assertTrue)
+        self_test.run(ForgettableSegLogic(), self.assertTrue)
         self.delayDisplay(_("Test passed in {seconds:.0f} s").format(seconds=time.monotonic() - started))
 
 

@@ -50,6 +50,7 @@ USED = [
     "qMRMLSegmentationShow3DButton",
     "qMRMLSliceWidget",
     "qMRMLWidget",
+    "qSlicerApplication",
     "qSlicerLayoutManager",
     "qSlicerExtensionsManagerModel",
     "ctkCollapsibleButton",

@@ -53,7 +53,7 @@ def _setter(name: str) -> Callable[[Any, Any], None]:
 
 
 def _init(self: Any, node: slicer.vtkMRMLScriptedModuleNode) -> None:
-    self.parameterNode, self._guis, self._writing = node, {}, False
+    self.parameterNode, self._guis, self._writing, self._observer = node, {}, False, None
     for name, (kind, _notes, default) in self.parameters.items():
         if (
             typing.get_origin(kind) is not list
@@ -116,7 +116,8 @@ def connectGui(self: Any, ui: Any) -> int:
     for name, connection in connections:
         connection.write(self.getValue(name))
         connection.heard = lambda value, name=name: self._writing or self.setValue(name, value)
-    self.parameterNode.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: self._show())
+    if self._observer is None:
+        self._observer = self.parameterNode.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: self._show())
     return tag
 
 
@@ -124,6 +125,9 @@ def disconnectGui(self: Any, tag: int) -> None:
     """Let go of the widgets."""
     for _name, connection in self._guis.pop(tag, ()):
         connection.heard = lambda value: None
+    if not self._guis and self._observer is not None:
+        self.parameterNode.RemoveObserver(self._observer)
+        self._observer = None
 
 
 def _show(self: Any) -> None:
