@@ -67,9 +67,7 @@ def template(kind: str) -> sitk.Image:
     return sitk.ReadImage(str(path))
 
 
-def crop_around(
-    image: sitk.Image, centre_ras: tuple[float, float, float], size: tuple[int, int, int]
-) -> sitk.Image:
+def crop_around(image: sitk.Image, centre_ras: tuple[float, float, float], size: tuple[int, int, int]) -> sitk.Image:
     """The part of `image` of `size` voxels (x, y, z) around a point in mm; it keeps its place in space."""
     right, anterior, superior = centre_ras
     centre = image.TransformPhysicalPointToIndex((-right, -anterior, superior))

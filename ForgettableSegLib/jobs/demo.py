@@ -1,0 +1,147 @@
+"""The job `demo`: the whole loop on a brain that comes with a Python package, so that no data has to be fetched.
+
+It calls the jobs `segment` and `finetune` as a user would, with their own requests.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..models.package import ModelPackage
+from ..models.registry import find_model
+from . import demo_data, finetune, segment
+from .job import JobContext, JobResult
+from .protocol import EXIT_DONE
+from .requests import DemoRequest, make_request
+
+MODEL = "hippocampus"
+"""The starter model that segments, and that fine-tuning starts from."""
+
+TISSUE_SETTINGS = {"batch_size": 8, "replay_every": 4, "seed": 0}
+"""For two cores: small batches, and replay often enough to be seen in few iterations; the seed decides the split."""
+
+ROUGH = {"iterations": 10, "validate_every": 10}
+"""Length of the first training, which makes a rough model of tissue out of one that knows none."""
+
+FINE = {"minutes": 1.0}
+"""Length of the second, whose gain is shown."""
+
+
+def run(request: DemoRequest, context: JobContext) -> JobResult:
+    """Segment both hippocampi of the MNI152 template, then fine-tune the model to brain tissue on slabs of it.
+
+    Args:
+        request: where to write and compute.
+        context: receives the events of both jobs.
+
+    Returns:
+        Volumes in ml, Dice before and after on the slab that was kept out, where everything lies, and seconds.
+
+    Raises:
+        ForgettableSegError: whatever stops `segment` or `finetune`; PACKAGE_MISSING without nilearn.
+    """
+    output = Path(request.output)
+    seconds = {}
+    started = time.monotonic()
+    cases = demo_data.write_hippocampus_cases(output / "hippocampi" / "images")
+    segmented = _segment(cases, output / "hippocampi", request.device, context)
+    if segmented.exit_code != EXIT_DONE:
+        return segmented
+    volumes = {case["id"]: _volumes(output / "hippocampi", case["id"]) for case in cases}
+    overview = _overview(output / "hippocampi", [case["id"] for case in cases])
+    seconds["segment"] = round(time.monotonic() - started, 1)
+    context.check_cancelled()
+    started = time.monotonic()
+    held_out = _finetune_tissue(output / "tissue", request.device, context)
+    seconds["finetune"] = round(time.monotonic() - started, 1)
+    result = {
+        "output": str(output),
+        "volumes_ml": volumes,
+        "held_out": held_out,
+        "task": ModelPackage.read(find_model(MODEL)).task.to_dict(),
+        "overview": {name: str(path) for name, path in overview.items()},
+        "seconds": seconds,
+    }
+    summary = output / "demo.json"
+    summary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    context.artifact("report", summary)
+    return JobResult(exit_code=context.exit_code(), result=result, text=_as_text(result))
+
+
+def _segment(cases: list[dict[str, Any]], folder: Path, device: str, context: JobContext) -> JobResult:
+    """Segment the crops with the starter model."""
+    arguments = {"model": MODEL, "cases": cases, "output": str(folder), "device": device, "heatmap": True}
+    return segment.run(make_request("segment", arguments), context)
+
+
+def _volumes(folder: Path, case: str) -> dict[str, float]:
+    """The volume of each structure of a segmented case, in ml."""
+    review = json.loads((folder / case / f"{case}_review.json").read_text(encoding="utf-8"))
+    return {each["name"]: round(each["volume_ml"], 3) for each in review["classes"]}
+
+
+def _overview(folder: Path, cases: Iterable[str]) -> dict[str, Path]:
+    """Lay the maps of all crops onto one grid."""
+    kinds = ("segmentation", "confidence", "prototype_ratio")
+    maps = {kind: [folder / case / f"{case}_{kind}.nrrd" for case in cases] for kind in kinds}
+    return demo_data.write_overview(folder, maps)
+
+
+def _finetune_tissue(folder: Path, device: str, context: JobContext) -> dict[str, Any]:
+    """Fine-tune the model to other classes, and the result once more; return what the second training brought.
+
+    Dice before can only be told of a model that knows the classes, so the starter model is first made a rough one.
+    """
+    arguments = {
+        "cases": demo_data.write_tissue_cases(folder / "cases"),
+        "task": demo_data.TISSUE_TASK,
+        "name": "brain tissue",
+    }
+    model = MODEL
+    for step, length in (("rough", ROUGH), ("fine", FINE)):
+        settings = {**TISSUE_SETTINGS, **length, "device": device}
+        arguments |= {"model": model, "run": str(_unused(folder / step)), "settings": settings}
+        trained = finetune.run(make_request("finetune", arguments), context)
+        model = trained.result["model"]
+    return {"run": arguments["run"], "model": model, **trained.result["held_out"]}
+
+
+def _unused(folder: Path) -> Path:
+    """`folder`, or with a number behind it where an earlier demonstration has left its run."""
+    names = itertools.chain([folder], (folder.with_name(f"{folder.name}_{number}") for number in itertools.count(2)))
+    return next(name for name in names if not name.exists())
+
+
+def _as_text(result: Mapping[str, Any]) -> str:
+    """What was found and where it lies, for a person."""
+    lines = ["Volumes of the hippocampi in the MNI152 template, as the model sees them:"]
+    for case, volumes in result["volumes_ml"].items():
+        parts = ", ".join(f"{name} {volume:.2f} ml" for name, volume in volumes.items())
+        lines.append(f"  {case.replace('_', ' ')}: {parts}, together {sum(volumes.values()):.2f} ml")
+    lines += ["Dice of brain tissue on slices that were kept out, before and after the last fine-tuning:"]
+    lines += _dice_table(result["held_out"]["before"], result["held_out"]["after"])
+    lines += [
+        "  The slices come from the same brain, so this shows that fine-tuning works, not how well it carries over.",
+        "Where it lies:",
+        f"  {result['overview']['segmentation']}  label map",
+        f"  {result['overview']['confidence']}  estimated difficulty (confidence, percentile)",
+        f"  {result['overview']['prototype_ratio']}  estimated difficulty (prototype ratio, percentile)",
+        f"  {Path(result['output']) / 'hippocampi'}  each crop with its review, and volumes of all in summary.csv",
+        f"  {result['held_out']['run']}  the last training run; model/ in it is the new model",
+        f"  {Path(result['output']) / 'demo.json'}  these numbers",
+    ]
+    return "\n".join(lines)
+
+
+def _dice_table(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterable[str]:
+    """A line for each class and the mean."""
+    return [f"  {name}: {_number(before.get(name))} before, {_number(value)} after" for name, value in after.items()]
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, (int, float)) else "not defined"
