@@ -175,7 +175,7 @@ class Batch:
                 "output": str(results.auditFolder),
                 "device": self._options.device,
             }
-            self._run("audit", arguments, results.onAuditEvent, only=results.segmented)
+            self._run("audit", arguments, results.onAuditEvent, only=results.compared())
 
     def _finetune(self, cases: str) -> str:
         """Fine-tune; return the path of the new model."""

@@ -64,10 +64,15 @@ class CaseResults:
             name = f"{event['case']}_audit.json" if event["kind"] == "review" else path.name
             path.replace(self._output / event["case"] / name)
 
+    def compared(self) -> list[str]:
+        """Return the cases that had a reference."""
+        dice = self._dice()
+        return [case for case in self.segmented if case in dice]
+
     def finish(self) -> list[str]:
         """Complete the summary, take away what is only of use meanwhile, and return the cases that failed."""
-        for case in self.segmented if self.evaluation is not None else ():
-            if case not in self._dice() and case not in self._failed:
+        if self.evaluation is not None:
+            for case in sorted({*self.segmented} - {*self.compared()} - {*self._failed}):
                 self._complain(f"Warning: there is no reference for case {case}.")
         for labelMap in self._labelMaps:
             labelMap.unlink(missing_ok=True)
