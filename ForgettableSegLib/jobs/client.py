@@ -301,6 +301,7 @@ class SubprocessTransport:
         self._calls: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
 
     def start(self, on_line: Callable[[str], None], on_exit: Callable[[int], None]) -> None:
+        """Start the child; its lines and its end wait for :meth:`pump`."""
         # A session of its own: Ctrl-C in the terminal reaches the client alone, which then cancels the job properly.
         separate = (
             {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
@@ -318,6 +319,7 @@ class SubprocessTransport:
         threading.Thread(target=self._read, args=(self._process, on_line, on_exit), daemon=True).start()
 
     def write(self, line: str) -> None:
+        """Write one line to the child, if it is there."""
         if self._process is None or self._process.stdin is None:
             return
         with contextlib.suppress(OSError, ValueError):  # the exit is reported by on_exit
@@ -325,9 +327,11 @@ class SubprocessTransport:
             self._process.stdin.flush()
 
     def is_running(self) -> bool:
+        """Whether the child is alive."""
         return self._process is not None and self._process.poll() is None
 
     def wait(self, timeout_s: float) -> bool:
+        """Wait for the child to end; True if it has."""
         if self._process is None:
             return True
         try:
@@ -337,6 +341,7 @@ class SubprocessTransport:
         return True
 
     def kill(self) -> None:
+        """End the child and all that it started, at once."""
         if not self.is_running():
             return
         process_id = self._process.pid
