@@ -195,6 +195,7 @@ def configure(
 
 
 def class_names(task: Task) -> list[str]:
+    """Names of the foreground classes, in the order of their indices."""
     return [each.name for each in task.classes]
 
 
@@ -217,11 +218,13 @@ def _network_arguments(
     settings: TrainingSettings, task: Task, text: TextEmbeddings, start: ModelPackage | None
 ) -> NetworkArguments:
     fusion = settings.fusion_mode
-    features, heads = settings.features, settings.num_heads
+    features, heads, architecture = settings.features, settings.num_heads, settings.architecture
+    window = settings.patch_size if architecture == "unetr" else None
     if start is not None:
         # The architecture that the weights belong to.
         arguments = start.card["network"]
         fusion, features, heads = arguments["fusion"], tuple(arguments["features"]), arguments["num_heads"]
+        architecture, window = arguments.get("architecture", "unet"), arguments.get("window")
     return NetworkArguments(
         spatial_dims=settings.spatial_dims,
         in_channels=len(task.channels),
@@ -231,6 +234,8 @@ def _network_arguments(
         text_shape=None if fusion == "none" else tuple(text.vectors.shape),
         text_learned=text.learned and fusion != "none",
         num_heads=heads,
+        architecture=architecture,
+        window=window,
     )
 
 

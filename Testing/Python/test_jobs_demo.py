@@ -20,7 +20,7 @@ pytest.importorskip("nilearn", reason="needs the template of nilearn (extra `dem
 from ForgettableSegLib.jobs import demo, demo_data
 from ForgettableSegLib.jobs.job import JobContext
 from ForgettableSegLib.jobs.requests import make_request
-from ForgettableSegLib.models import registry
+from ForgettableSegLib.resources import user_models_dir
 
 TASK = {
     "name": "hippocampus",
@@ -31,7 +31,7 @@ TASK = {
 
 
 @pytest.fixture
-def untrained_model(home: Path) -> None:
+def untrained_model() -> None:
     """A tiny untrained model under the name of the starter model; the user's models go before the shipped ones."""
     preprocessing = {"spatial_dims": 2, "modality": "MR", "slice_axis": 0, "spacing": [None, 1.0, 1.0]}
     network = {"spatial_dims": 2, "in_channels": 1, "out_channels": 3, "features": [4, 8], "fusion": "visual_query"}
@@ -42,7 +42,7 @@ def untrained_model(home: Path) -> None:
         network={**network, "text_shape": [2, 6], "num_heads": 2},
     )
     uncalibrated = {name: value for name, value in package.tensors.items() if not name.startswith("calibration.")}
-    registry.install(dataclasses.replace(package, tensors=uncalibrated).write(home / "hippocampus.zip"))
+    dataclasses.replace(package, tensors=uncalibrated).write(user_models_dir() / demo.MODEL)
 
 
 @pytest.mark.usefixtures("untrained_model")

@@ -217,12 +217,14 @@ def test_documents_tell_nothing_either(tmp_path: Path) -> None:
 
 
 def test_a_class_may_be_called_what_a_case_is_called(tmp_path: Path) -> None:
-    make_package().write(tmp_path / "model", private=["liver", "T2", "abdomen"])
+    written = make_package().write(tmp_path / "model", private=["liver", "T2", "abdomen"])
+    assert ModelPackage.read(written).task.classes[0].name == "liver"
 
 
 def test_text_with_slashes_is_no_path(tmp_path: Path) -> None:
     words = "Liver/spleen, mean/SD 0.9 / 0.1 (and/or), 2026/11/21, https://example.org/a/b.html, ./runs/a, x/y/z"
-    make_package(description=words, provenance={"cases": 12, "groups": 3}).write(tmp_path / "model")
+    written = make_package(description=words, provenance={"cases": 12, "groups": 3}).write(tmp_path / "model")
+    assert ModelPackage.read(written).card["description"] == words
 
 
 @pytest.mark.parametrize("name", ["my model", "Abdomen_v1.2-b", "a", "x" * 64, "console"])
