@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import same_geometry, sitk
 from ForgettableSegMRML.batch import parseArguments
 from ForgettableSegMRML.segmentations import readSegmentation, segmentIDs
 from ForgettableSegMRML.terminology import parseTerminology
+from mrml_support import same_geometry, sitk
 
 from ForgettableSegLib.models.package import ModelPackage
 from ForgettableSegLib.network.build import build_network

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import slicer
 from ForgettableSegMRML.heatmaps import (
     heatColorNodeID,
     hideHeatmap,
@@ -23,6 +22,7 @@ from ForgettableSegMRML.plots import TrainingPlots
 from ForgettableSegMRML.slices import centerOf, jumpSlices, lpsToRas
 from ForgettableSegMRML.tables import fillReviewTable, fillSummaryTable, fillVolumesTable
 from ForgettableSegMRML.volumes import readVolume
+from mrml_support import slicer
 from vtk.util.numpy_support import vtk_to_numpy
 
 REVIEW = {

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import vtk
-from conftest import sitk
 from ForgettableSegMRML.heatmaps import styleHeatmap
 from ForgettableSegMRML.rendering import renderSlices
 from ForgettableSegMRML.segmentations import loadLabelMap
 from ForgettableSegMRML.thumbnails import ThumbnailMaker
 from ForgettableSegMRML.volumes import readVolume
+from mrml_support import sitk
 from vtk.util.numpy_support import vtk_to_numpy
 
 from ForgettableSegLib.cases.task import SegmentClass

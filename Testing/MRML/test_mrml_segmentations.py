@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import vtk
-from conftest import GEOMETRIES, same_geometry, sitk, slicer
 from ForgettableSegMRML.labelmaps import mapSegments, writeLabelMap
 from ForgettableSegMRML.segmentations import (
     loadLabelMap,
@@ -19,6 +18,7 @@ from ForgettableSegMRML.segmentations import (
 )
 from ForgettableSegMRML.terminology import colorsOfClasses, parseTerminology
 from ForgettableSegMRML.volumes import readVolume
+from mrml_support import GEOMETRIES, same_geometry, sitk, slicer
 
 from ForgettableSegLib.cases.task import SegmentClass
 from ForgettableSegLib.errors import ForgettableSegError

@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 import pytest
-from conftest import slicer
 from ForgettableSegMRML.terminology import (
     colorsOfClasses,
     findTerminology,
@@ -14,6 +13,7 @@ from ForgettableSegMRML.terminology import (
     terminologyFromDict,
     terminologyOfClass,
 )
+from mrml_support import slicer
 
 from ForgettableSegLib.cases.task import SegmentClass
 from ForgettableSegLib.resources import resources_dir

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import vtk
-from conftest import GEOMETRIES, same_geometry, sitk, slicer
 from ForgettableSegMRML.volumes import indexBoxOfROI, placeOnGrid, readVolume, whyNotUsable, writeVolume
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mrml_support import GEOMETRIES, same_geometry, sitk, slicer
 from vtk.util.numpy_support import numpy_to_vtk
 
 from ForgettableSegLib.errors import ForgettableSegError
