@@ -64,6 +64,7 @@ class WorkerProcess:
             self.events.append(event)
             if wanted(event):
                 return event
+            assert event["event"] not in ("failed", "case_failed"), event
 
     def wait_for_kind(self, *kinds: str, timeout_s: float = 60) -> Event:
         """Return the next event of one of these kinds."""
