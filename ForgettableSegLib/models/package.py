@@ -26,6 +26,7 @@ from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 from ForgettableSegLib.models.archive import CARD, DOCUMENTS, WEIGHTS, check_not_pickled, read_files
 from ForgettableSegLib.models.card import SCHEMA, check_card, check_private, invalid, parse_card
+from ForgettableSegLib.network.backbones import Backbone
 from ForgettableSegLib.network.build import build_network
 from ForgettableSegLib.network.unet import TextGuidedUNet
 
@@ -208,7 +209,7 @@ class ModelPackage:
         """Histograms by name, without the prefix."""
         return self._under(_CALIBRATION)
 
-    def network(self) -> TextGuidedUNet:
+    def network(self) -> TextGuidedUNet | Backbone:
         """A new network with the weights in float32, on the CPU, in evaluation mode."""
         with torch.device("meta"):  # shapes only: the weights are not drawn at random to be overwritten
             network = build_network(self.card["network"])
@@ -250,7 +251,7 @@ def _check_tensors(card: Mapping[str, Any], tensors: Mapping[str, Tensor], sourc
     """The tensors are those that the card's network and classes ask for, in their shapes, and no others."""
     with torch.device("meta"):
         network = build_network(card["network"])
-    classes = network.output.out_channels
+    classes = card["network"]["out_channels"]
     expected = {f"{_NETWORK}{name}": tuple(value.shape) for name, value in network.state_dict().items()}
     if any(name.startswith(_PROTOTYPES) for name in tensors):
         # The prototypes are means of logits or of penultimate features.

@@ -9,18 +9,25 @@ from typing import Any, NoReturn
 from torch import Tensor, nn
 
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.network.backbones import UNETR_PATCH, Backbone
 from ForgettableSegLib.network.unet import TextGuidedUNet
 
+ARCHITECTURES = ("unet", "attention_unet", "unetr", "nnunet")
 _MAX_LEVELS = 10
 _MAX_FEATURES = 4096
 _MAX_CHANNELS = 1024
 # What belongs to the classes and their texts; the rest of a network serves any classes.
-_CLASS_MODULES = ("fusion.text", "fusion.text_projection", "fusion.text_norm", "output")
+_OF_TEXT = ("fusion", "text_shape", "text_learned")
+_OUTPUTS = ("output", "body.model.2", "body.output_block", "body.out")  # of each architecture
+_CLASS_MODULES = ("fusion.text", "fusion.text_projection", "fusion.text_norm", *_OUTPUTS)
 
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkArguments:
-    """Everything needed to build a network again, as plain JSON values (see :class:`TextGuidedUNet`)."""
+    """Everything needed to build a network again, as plain JSON values.
+
+    See :class:`TextGuidedUNet`, which the architecture "unet" is, and :class:`Backbone`, which the others are.
+    """
 
     spatial_dims: int
     in_channels: int
@@ -31,6 +38,8 @@ class NetworkArguments:
     text_learned: bool = False
     num_heads: int = 4
     dropout: float = 0.0
+    architecture: str = "unet"
+    window: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         _check_number("spatial_dims", self.spatial_dims, 2, 3)
@@ -52,6 +61,26 @@ class NetworkArguments:
         _check_number("num_heads", self.num_heads, 1, _MAX_FEATURES)
         if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
             _reject("dropout", self.dropout, "at least 0 and below 1")
+        self._check_architecture()
+
+    def _check_architecture(self) -> None:
+        if self.architecture not in ARCHITECTURES:
+            _reject("architecture", self.architecture, f"one of {', '.join(ARCHITECTURES)}")
+        if self.architecture != "unet" and self.fusion != "none":
+            _reject("fusion", self.fusion, f"none with the architecture {self.architecture}")
+        if self.architecture == "nnunet" and len(self.features) < 3:
+            _reject("features", f"{len(self.features)} levels", "3 levels or more with the architecture nnunet")
+        if self.architecture != "unetr":
+            if self.window is not None:
+                _reject("window", self.window, f"left out with the architecture {self.architecture}")
+            return
+        object.__setattr__(self, "window", _sequence("window", self.window))
+        for value in self.window:
+            _check_number("window", value, UNETR_PATCH, _MAX_FEATURES)
+        if len(self.window) != self.spatial_dims or any(n % UNETR_PATCH for n in self.window):
+            _reject("window", self.window, f"{self.spatial_dims} multiples of {UNETR_PATCH}")
+        if self.features[-1] % self.num_heads:
+            _reject("num_heads", self.num_heads, f"a divisor of the last of features, {self.features[-1]}")
 
     @classmethod
     def from_dict(cls, arguments: Mapping[str, Any]) -> NetworkArguments:
@@ -75,7 +104,7 @@ class NetworkArguments:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 
 
-def build_network(arguments: Mapping[str, Any] | NetworkArguments) -> TextGuidedUNet:
+def build_network(arguments: Mapping[str, Any] | NetworkArguments) -> TextGuidedUNet | Backbone:
     """A network with new weights from its arguments.
 
     Raises:
@@ -83,7 +112,10 @@ def build_network(arguments: Mapping[str, Any] | NetworkArguments) -> TextGuided
     """
     if not isinstance(arguments, NetworkArguments):
         arguments = NetworkArguments.from_dict(arguments)
-    return TextGuidedUNet(**{field.name: getattr(arguments, field.name) for field in fields(arguments)})
+    values = {field.name: getattr(arguments, field.name) for field in fields(arguments)}
+    if arguments.architecture != "unet":
+        return Backbone(**{name: value for name, value in values.items() if name not in _OF_TEXT})
+    return TextGuidedUNet(**{name: value for name, value in values.items() if name not in ("architecture", "window")})
 
 
 def transfer_weights(source: nn.Module | Mapping[str, Tensor], target: nn.Module, *, same_classes: bool) -> list[str]:

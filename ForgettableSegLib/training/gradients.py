@@ -89,6 +89,7 @@ class Learner:
         self.half_precision = settings.mixed_precision and device.type == "cuda"
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.half_precision)
         self.micro_batches = 1
+        self.done = 0.0  # share of the training that is over; losses with a schedule follow it
 
     @property
     def learning_rate(self) -> float:
@@ -134,7 +135,11 @@ class Learner:
             with torch.autocast("cuda", dtype=torch.float16) if self.half_precision else nullcontext():
                 logits, features = self.model(part.images)
             loss, losses = segmentation_loss(
-                logits.float(), part.labels, kind=self.settings.loss, all_reduce=self.group.differentiable_sum
+                logits.float(),
+                part.labels,
+                kind=self.settings.loss,
+                all_reduce=self.group.differentiable_sum,
+                done=self.done,
             )
             self.scaler.scale(weight * share * loss).backward()
             kept = features.detach().float() if self.keep_features else None

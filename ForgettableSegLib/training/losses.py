@@ -1,7 +1,7 @@
 """Losses over the valid voxels of a batch.
 
-Both parts can be summed over micro-batches and ranks without changing their value: cross-entropy is a mean over samples
-of means over voxels, and the Dice part sums its counts over the ranks before it divides.
+They can be summed over micro-batches and ranks: cross-entropy, focal and Kervadec's boundary loss are means over
+samples of means over voxels, and Dice, Tversky and boundary DoU sum their counts over the ranks before they divide.
 """
 
 from __future__ import annotations
@@ -12,7 +12,13 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from ForgettableSegLib.training.boundary import boundary_dou_loss, boundary_loss, boundary_weight
+
 IGNORE_LABEL = 255
+TVERSKY_ALPHA, TVERSKY_BETA = 0.3, 0.7
+FOCAL_GAMMA = 2.0
+
+AllReduce = Callable[[Tensor], Tensor]
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
@@ -29,7 +35,25 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return voxels.sum(1) / (labels != IGNORE_LABEL).flatten(1).sum(1).clamp(min=1)
 
 
-def soft_dice_loss(logits: Tensor, labels: Tensor, all_reduce: Callable[[Tensor], Tensor] | None = None) -> Tensor:
+def focal_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Focal loss (1 - p_y)^gamma (-log p_y) of each sample with gamma 2, as a mean over its valid voxels.
+
+    Args and returns are those of `cross_entropy`.
+    """
+    entropy = functional.cross_entropy(logits, labels.long(), ignore_index=IGNORE_LABEL, reduction="none").flatten(1)
+    voxels = (1 - torch.exp(-entropy)) ** FOCAL_GAMMA * entropy
+    return voxels.sum(1) / (labels != IGNORE_LABEL).flatten(1).sum(1).clamp(min=1)
+
+
+def _probabilities_and_one_hot(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Both (B, C, *S) in float32, and 0 where there is no label."""
+    valid = labels != IGNORE_LABEL
+    probabilities = torch.softmax(logits.float(), dim=1) * valid[:, None]
+    one_hot = functional.one_hot(labels.long() * valid, logits.shape[1]).movedim(-1, 1) * valid[:, None]
+    return probabilities, one_hot
+
+
+def soft_dice_loss(logits: Tensor, labels: Tensor, all_reduce: AllReduce | None = None) -> Tensor:
     """One minus the soft Dice of each foreground class over the whole batch, averaged over the classes.
 
     Pooling the batch keeps slices in which a class is absent from dominating (as nnU-Net does in 2D).
@@ -42,10 +66,7 @@ def soft_dice_loss(logits: Tensor, labels: Tensor, all_reduce: Callable[[Tensor]
     Returns:
         Scalar in [0, 1].
     """
-    num_classes = logits.shape[1]
-    valid = labels != IGNORE_LABEL
-    probabilities = torch.softmax(logits.float(), dim=1) * valid[:, None]
-    one_hot = functional.one_hot(labels.long() * valid, num_classes).movedim(-1, 1) * valid[:, None]
+    probabilities, one_hot = _probabilities_and_one_hot(logits, labels)
     voxels = [0, *range(2, logits.ndim)]
     overlap = (probabilities * one_hot).sum(voxels)[1:]
     total = probabilities.sum(voxels)[1:] + one_hot.sum(voxels)[1:]
@@ -55,22 +76,51 @@ def soft_dice_loss(logits: Tensor, labels: Tensor, all_reduce: Callable[[Tensor]
     return 1 - ((2 * overlap + smooth) / (total + smooth)).mean()
 
 
+def tversky_loss(logits: Tensor, labels: Tensor, all_reduce: AllReduce | None = None) -> Tensor:
+    """One minus TP / (TP + 0.3 FP + 0.7 FN) of each foreground class over the whole batch, averaged over the classes.
+
+    Args and returns are those of `soft_dice_loss`.
+    """
+    probabilities, one_hot = _probabilities_and_one_hot(logits, labels)
+    voxels = [0, *range(2, logits.ndim)]
+    overlap = (probabilities * one_hot).sum(voxels)[1:]
+    predicted, wanted = probabilities.sum(voxels)[1:], one_hot.sum(voxels)[1:].float()
+    if all_reduce is not None:
+        overlap, predicted, wanted = all_reduce(torch.stack([overlap, predicted, wanted]))
+    errors = TVERSKY_ALPHA * (predicted - overlap) + TVERSKY_BETA * (wanted - overlap)
+    smooth = 1e-5
+    return 1 - ((overlap + smooth) / (overlap + errors + smooth)).mean()
+
+
 def segmentation_loss(
-    logits: Tensor, labels: Tensor, *, kind: str, all_reduce: Callable[[Tensor], Tensor] | None = None
+    logits: Tensor, labels: Tensor, *, kind: str, all_reduce: AllReduce | None = None, done: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """The loss to minimise, and the cross-entropy of each sample.
 
     Args:
         logits: (B, C, *S).
         labels: (B, *S).
-        kind: "ce" or "dice_ce".
+        kind: "ce", "dice_ce", "tversky", "focal", "boundary" or "boundary_dou".
         all_reduce: sums a tensor over the ranks, differentiably.
+        done: share of the training that is over, which "boundary" is weighted by.
 
     Returns:
         (scalar loss, (B,) detached cross-entropies that selection by loss uses).
     """
     per_sample = cross_entropy(logits, labels)
-    loss = per_sample.mean()
-    if kind == "dice_ce":
-        loss = loss + soft_dice_loss(logits, labels, all_reduce)
+    if kind == "focal":
+        loss = focal_loss(logits, labels).mean()
+    elif kind == "tversky":
+        loss = tversky_loss(logits, labels, all_reduce)
+    elif kind == "boundary_dou":
+        probabilities, one_hot = _probabilities_and_one_hot(logits, labels)
+        loss = boundary_dou_loss(probabilities, one_hot.float(), all_reduce)
+    else:
+        loss = per_sample.mean()
+        if kind != "ce":
+            loss = loss + soft_dice_loss(logits, labels, all_reduce)
+        if kind == "boundary":
+            alpha = boundary_weight(done)
+            surface = boundary_loss(*_probabilities_and_one_hot(logits, labels)).mean()
+            loss = (1 - alpha) * loss + alpha * surface
     return loss, per_sample.detach()

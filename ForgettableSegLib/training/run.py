@@ -22,6 +22,7 @@ from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 from ForgettableSegLib.memory import peak_memory
 from ForgettableSegLib.models.package import ModelPackage
+from ForgettableSegLib.network.backbones import Backbone
 from ForgettableSegLib.network.build import build_network, transfer_weights
 from ForgettableSegLib.network.unet import TextGuidedUNet
 from ForgettableSegLib.resources import user_cache_dir
@@ -56,7 +57,7 @@ class TrainingOutcome:
 
     config: RunConfig
     folder: Path
-    network: TextGuidedUNet
+    network: TextGuidedUNet | Backbone
     prototypes: dict[str, torch.Tensor]
     validation_cases: list[PreparedCase]
     validation_dice: float | None
@@ -149,7 +150,9 @@ def resume_training(
         if state is None:
             msg = f"The run in {folder} was cut off before its first checkpoint."
             raise ForgettableSegError(ErrorCode.CHECKPOINT_INVALID, msg, hint="Start it again in a new folder.")
-        difference = _difference(state["settings"], config.settings.to_dict(), "setting")
+        # Settings that an older version did not know have their defaults there.
+        before = TrainingSettings.from_dict(state["settings"]).to_dict()
+        difference = _difference(before, config.settings.to_dict(), "setting")
         if difference:
             raise ForgettableSegError(ErrorCode.RUN_MISMATCH, f"The run in {folder} cannot be resumed: {difference}")
         trainer.load_state_dict(state)
@@ -197,7 +200,7 @@ def _prepare(
 def _trainer(
     config: RunConfig,
     folder: Path,
-    network: TextGuidedUNet,
+    network: TextGuidedUNet | Backbone,
     prepared: Mapping[str, list[PreparedCase]],
     device: torch.device,
     group: ProcessGroup,

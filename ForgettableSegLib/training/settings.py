@@ -15,7 +15,8 @@ from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "preset": ("recommended", "paper"),
-    "loss": ("dice_ce", "ce"),
+    "loss": ("dice_ce", "ce", "tversky", "focal", "boundary", "boundary_dou"),
+    "architecture": ("unet", "attention_unet", "unetr", "nnunet"),
     "fusion": ("residual", "visual_query", "literal", "none"),
     "text": ("auto", "open_clip", "file", "onehot", "random", "learned"),
     "score_mode": ("bounded", "zscore", "paper"),
@@ -62,12 +63,16 @@ class TrainingSettings:
         patch_size: voxels, one number an axis of the patch; None takes the median slice, in multiples of 16 up to 256.
         slice_axis: 0 axial, 1 coronal, 2 sagittal; None takes the axis of the largest spacing, else axial.
         isotropic: resample to one spacing on all axes (the paper) instead of the median of each axis.
+        architecture: the U-Net of this library, or one to compare it with; text and penultimate features need "unet",
+            and "unetr" needs a `patch_size` in multiples of 16.
         features: channels of each level of the U-Net.
         batch_size: patches an iteration, over all ranks together (B).
         iterations, epochs, minutes: the length; minutes wins over epochs, epochs over iterations. An epoch is as many
             iterations as it takes to draw every training slice (2D) once on average.
         learning_rate, momentum, weight_decay, gradient_clip: SGD with Nesterov momentum, poly schedule (1 - t/T)^0.9.
-        loss: cross-entropy, or cross-entropy plus soft Dice over the batch.
+        loss: cross-entropy ("ce"), that plus soft Dice over the batch ("dice_ce"), Tversky (0.3 FP, 0.7 FN), focal
+            (gamma 2), Kervadec's boundary loss, which takes over from "dice_ce" in the course of the run, or boundary
+            DoU.
         tgf, pbs, fsb: text-guided fusion, prototype-based scoring, forgettable sample bank: each on or off.
         fusion, num_heads: how text meets the image, see `TextGuidedFusion`.
         text, text_model, text_pretrained, text_path, prompt_template: where the text embeddings come from.
@@ -97,6 +102,7 @@ class TrainingSettings:
     patch_size: tuple[int, ...] | None = None
     slice_axis: int | None = None
     isotropic: bool = False
+    architecture: str = "unet"
     features: tuple[int, ...] = (32, 32, 64, 128, 256)
     batch_size: int = 32
     iterations: int = 2000
@@ -171,8 +177,19 @@ class TrainingSettings:
             _refuse("split_ratios", list(self.split_ratios), "three numbers, the first at least 1")
         if self.tgf and self.fusion != "none" and self.features[-1] % self.num_heads:
             _refuse("num_heads", self.num_heads, f"a divisor of the last of features, {self.features[-1]}")
+        self._check_architecture()
         if self.fsb and not self.pbs and self.selection not in ("loss", "random", "foreground"):
             _refuse("selection", self.selection, "loss, random or foreground while pbs is off (there are no scores)")
+
+    def _check_architecture(self) -> None:
+        if self.architecture == "unet":
+            return
+        if self.fusion_mode != "none":
+            _refuse("architecture", self.architecture, "'unet' where text guides the network (tgf, fusion)")
+        if self.pbs and self.score_features == "penultimate":
+            _refuse("score_features", self.score_features, f"logits with the architecture '{self.architecture}'")
+        if self.architecture == "unetr" and (self.patch_size is None or any(n % 16 for n in self.patch_size)):
+            _refuse("patch_size", self.patch_size, "multiples of 16 with the architecture 'unetr'")
 
     @property
     def bank_capacity(self) -> int:

@@ -84,6 +84,9 @@ class Trainer:
         )
         self.augmentation = Augmentation(intensity=settings.augmentation, spatial=settings.spatial_augmentation)
         self.use_features = settings.score_features == "penultimate" and settings.pbs
+        if self.use_features and not network.feature_size:
+            msg = "The model's architecture has no penultimate features that scores could be made of."
+            raise ForgettableSegError(ErrorCode.SETTING_INVALID, msg, hint="Set score_features to logits.")
         self.miner = Miner(
             settings,
             num_classes=num_classes,
@@ -170,8 +173,8 @@ class Trainer:
 
     def _set_learning_rate(self, iteration: int) -> None:
         """Poly schedule: lr (1 - t/T)^0.9; the full rate while T is being measured."""
-        done = iteration / self.total if self.total else 0.0
-        self.learner.learning_rate = self.settings.learning_rate * (1 - min(done, 1.0)) ** 0.9
+        self.learner.done = min(iteration / self.total, 1.0) if self.total else 0.0
+        self.learner.learning_rate = self.settings.learning_rate * (1 - self.learner.done) ** 0.9
 
     def _after_iteration(self, main: Pass, replayed: Pass | None, report: MiningReport) -> None:
         settings, iteration = self.settings, self.iteration - 1
