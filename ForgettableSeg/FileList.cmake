@@ -6,6 +6,7 @@ set(MODULE_PYTHON_SCRIPTS
   ForgettableSegGUI/application.py
   ForgettableSegGUI/bank_gallery.py
   ForgettableSegGUI/blocking.py
+  ForgettableSegGUI/closing.py
   ForgettableSegGUI/exporting.py
   ForgettableSegGUI/facade.py
   ForgettableSegGUI/finetune_cases.py

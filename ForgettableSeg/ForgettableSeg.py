@@ -76,15 +76,19 @@ class ForgettableSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic: ForgettableSegLogic | None = None
         self.view: Any = None
         self.ui: Any = None
+        self.guard: Any = None
 
     def setup(self) -> None:
         """Make the sections; called when the module is opened for the first time."""
+        from ForgettableSegGUI.closing import CloseGuard
         from ForgettableSegGUI.installing import installedPackages
         from ForgettableSegGUI.widget import ModuleView
 
         ScriptedLoadableModuleWidget.setup(self)
         self.logic = ForgettableSegLogic()
-        self.view = ModuleView(Session(sharedWorker(), installedPackages), self.logic)
+        session = Session(sharedWorker(), installedPackages)
+        self.view = ModuleView(session, self.logic)
+        self.guard = CloseGuard(session)
         self.ui = self.view.ui
         self.layout.addWidget(self.view.widget)
         scene = slicer.mrmlScene
@@ -97,6 +101,7 @@ class ForgettableSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """End the worker; called when the application closes or the module is reloaded."""
         self.removeObservers()
         if self.view is not None:
+            self.guard.remove()
             self.view.setParameterNode(None)
         shutdownSharedWorker()
 
@@ -106,8 +111,7 @@ class ForgettableSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.view.enter()
 
     def exit(self) -> None:
-        """Called each time another module is opened; jobs go on in the background."""
-        self.view.setParameterNode(None)
+        """Called each time another module is opened; jobs go on, so that their results still find the scene."""
 
     def onSceneStartClose(self, _caller: Any, _event: Any) -> None:
         """The parameter node is about to go."""

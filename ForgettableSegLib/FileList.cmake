@@ -24,7 +24,12 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/cli.py
   ForgettableSegLib/errors.py
   ForgettableSegLib/evaluation/__init__.py
+  ForgettableSegLib/evaluation/experiment_plots.py
+  ForgettableSegLib/evaluation/experiment_report.py
+  ForgettableSegLib/evaluation/experiment_results.py
   ForgettableSegLib/evaluation/metrics.py
+  ForgettableSegLib/evaluation/plans.py
+  ForgettableSegLib/evaluation/regimes.py
   ForgettableSegLib/evaluation/report.py
   ForgettableSegLib/evaluation/statistics.py
   ForgettableSegLib/evaluation/summary.py
@@ -45,6 +50,8 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/jobs/demo.py
   ForgettableSegLib/jobs/demo_data.py
   ForgettableSegLib/jobs/evaluate.py
+  ForgettableSegLib/jobs/experiment.py
+  ForgettableSegLib/jobs/experiment_runs.py
   ForgettableSegLib/jobs/failures.py
   ForgettableSegLib/jobs/finetune.py
   ForgettableSegLib/jobs/inputs.py
@@ -75,6 +82,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/models/package.py
   ForgettableSegLib/models/registry.py
   ForgettableSegLib/network/__init__.py
+  ForgettableSegLib/network/backbones.py
   ForgettableSegLib/network/build.py
   ForgettableSegLib/network/forward.py
   ForgettableSegLib/network/fusion.py
@@ -86,6 +94,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/text/store.py
   ForgettableSegLib/training/__init__.py
   ForgettableSegLib/training/augmentation.py
+  ForgettableSegLib/training/boundary.py
   ForgettableSegLib/training/checkpoint.py
   ForgettableSegLib/training/config.py
   ForgettableSegLib/training/distributed.py

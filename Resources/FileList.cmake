@@ -1,5 +1,19 @@
 # Made by Testing/make_file_lists.py
 set(FORGETTABLESEG_RESOURCE_FILES
+  Resources/Experiments/fusion.json
+  Resources/Experiments/low_data.json
+  Resources/Experiments/mini.json
+  Resources/Experiments/noisy_labels.json
+  Resources/Experiments/presets.json
+  Resources/Experiments/table1.json
+  Resources/Experiments/table2.json
+  Resources/Experiments/table3.json
+  Resources/Experiments/table4.json
+  Resources/Experiments/table5.json
+  Resources/Experiments/table6.json
+  Resources/Experiments/table7.json
+  Resources/Experiments/table8.json
+  Resources/Experiments/text_controls.json
   Resources/Icons/ForgettableSeg.png
   Resources/Terminology/structures.json
   Resources/TextEmbeddings/README.md

@@ -12,8 +12,9 @@ import slicer
 from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.errors import Cancelled, ErrorCode, ForgettableSegError
 
-from .blocking import runJob
-from .finetune_model import proposeMapping, uniqueCaseId
+from .blocking import sharedBlockingWorker
+from .finetune_model import TrainingCase, proposeMapping, uniqueCaseId
+from .job_state import JobState
 from .model_cards import ModelCard, cardFromDict
 from .segmenting import SegmentationJob, SegmentationResult
 from .training import (
@@ -77,8 +78,6 @@ def startSegmentation(
     **options: Any,
 ) -> str:
     """Segment a volume in the background."""
-    from .job_state import JobState
-
     job = SegmentationJob(volumeNodes, model=model, task=taskOf(model), **options)
     state = JobState("segment")
 
@@ -147,7 +146,7 @@ def taskOf(model: str) -> Task:
 
 
 def _run(job: str, arguments: Mapping[str, Any], onEvent: OnEvent | None = None) -> Any:
-    return runJob(job, arguments, python=pythonExecutable(), environment=workerVariables(), onEvent=onEvent)
+    return sharedBlockingWorker(pythonExecutable, workerVariables).run(job, arguments, onEvent)
 
 
 def _outcome(job: SegmentationJob, state: Any) -> SegmentationResult | Exception:
@@ -166,6 +165,4 @@ def _refuseNothing(artifacts: Sequence[Mapping[str, Any]], reason: str) -> None:
 
 
 def _caseId(name: str, taken: Sequence[SceneCase]) -> str:
-    from .finetune_model import TrainingCase
-
     return uniqueCaseId(name, [TrainingCase(caseId=case.caseId) for case in taken])

@@ -200,8 +200,8 @@ class CasesTab:
         chosen = dict(zip(names, values, strict=False))
         parameters = self._parameters()
         if parameters is not None:
+            self._shownMapping = (chosen, self._task())  # what is shown already: the combo boxes stay
             parameters.classMapping = json.dumps(chosen)
-            self._shownMapping = (self.mapping, self._task())
             self._changed()
 
     def _chosenVolumes(self) -> list[slicer.vtkMRMLVolumeNode | None]:

@@ -14,8 +14,8 @@ from .i18n import tr as _
 from .model_cards import ModelCard
 from .setup_model import missingSentence
 
-SCRATCH = ""
-"""The start model's name where a model is trained from scratch."""
+SCRATCH = "*"
+"""The start model's name where a model is trained from scratch; no model can be called so."""
 
 IGNORED = ""
 """The class that a segment stands for where it is left out."""

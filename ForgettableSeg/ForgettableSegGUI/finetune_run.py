@@ -178,7 +178,7 @@ class TrainingRun:
             folder=self._folder,
             name=parameters.newModelName.strip(),
             settings=panel.settings(),
-            model=parameters.startModel,
+            model="" if panel.startCard is None else panel.startCard.name,
         )
         classes = {each.name: each.value for each in task.classes}
         rememberRun(self._folder, name=arguments["name"], cases=self._cases, classes=classes)

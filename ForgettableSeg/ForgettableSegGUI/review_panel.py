@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import qt
 import slicer
 from ForgettableSegMRML.heatmaps import hideHeatmap, setHeatmapOpacity, setHeatmapThreshold, showHeatmap
 from ForgettableSegMRML.segmentations import segmentIDOfName
@@ -47,6 +48,8 @@ class ReviewPanel(Panel):
         self._place: HardSlice | None = None
         self._cases: list[slicer.vtkMRMLSegmentationNode] = []
         fitColumns(self.ui.slicesTable, stretched=1)
+        self.ui.slicesTable.sortByColumn(2, qt.Qt.DescendingOrder)  # the hardest first, until the user sorts otherwise
+        self.ui.casesTable.sortByColumn(1, qt.Qt.DescendingOrder)
         fitColumns(self.ui.classesTable, stretched=0)
         fitColumns(self.ui.casesTable, stretched=0)
         self.ui.channelComboBox.connect("currentIndexChanged(int)", self.onChannelChosen)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import qt
 import slicer
 from ForgettableSegMRML.heatmaps import showHeatmap
 
@@ -45,6 +46,7 @@ class SegmentPanel(Panel):
         self.ui.cancelButton.connect("clicked(bool)", self.onCancel)
         self.ui.volumesButton.connect("clicked(bool)", self.onShowVolumes)
         self.ui.reviewButton.connect("clicked(bool)", self.onReview)
+        self.ui.channelSelector1.connect("nodeAdded(vtkMRMLNode*)", self.onVolumeAdded)
         self.session.modelsChanged.connect(self.refresh)
         self.session.devicesChanged.connect(self.refresh)
         self.session.packagesChanged.connect(self.refresh)
@@ -69,8 +71,9 @@ class SegmentPanel(Panel):
 
     def onEnter(self) -> None:
         """Fill what the scene suggests."""
-        self.suggest()
-        self.refresh()
+        if self.parameterNode is not None:
+            self.suggest()
+            self.refresh()
 
     def suggest(self) -> None:
         """Choose volumes for the channels that have none yet."""
@@ -80,6 +83,10 @@ class SegmentPanel(Panel):
         for channel, volume in enumerate(suggestVolumes(card, volumesOfScene(slicer.mrmlScene))[:MAX_CHANNELS], 1):
             if volume is not None:
                 self.parameterNode.setValue(f"inputVolume{channel}", slicer.mrmlScene.GetNodeByID(volume.nodeId))
+
+    def onVolumeAdded(self, _node: Any) -> None:
+        """A volume came into the scene: once it is read, it may be what is to be segmented."""
+        qt.QTimer.singleShot(0, self.onEnter)
 
     def onModelChosen(self, _index: int) -> None:
         """Another model was selected."""

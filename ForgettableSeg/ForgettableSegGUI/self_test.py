@@ -15,7 +15,7 @@ from . import results
 from .samples import CLASSES, syntheticCase
 
 _CASES = 6
-_SETTINGS = {"epochs": 12, "batch_size": 8, "features": [8, 16, 32], "num_heads": 2, "device": "cpu", "seed": 0}
+_SETTINGS = {"epochs": 8, "batch_size": 8, "features": [8, 16, 32], "num_heads": 2, "device": "cpu", "seed": 0}
 _FINE_TUNING = {**_SETTINGS, "epochs": 2}
 _BETTER_THAN_CHANCE = 0.3
 

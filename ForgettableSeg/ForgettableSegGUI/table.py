@@ -23,9 +23,8 @@ def fillTable(
     table.setRowCount(len(rows))
     for row, cells in enumerate(rows):
         for column, value in enumerate(cells):
-            item = qt.QTableWidgetItem(str(value))
-            if not isinstance(value, str):
-                item.setData(qt.Qt.DisplayRole, value)
+            item = qt.QTableWidgetItem()  # empty: a text that reads like the number would keep the number out
+            item.setData(qt.Qt.DisplayRole, value)
             if column == 0:
                 item.setData(qt.Qt.UserRole, row)
             if column == 0 and checks is not None:

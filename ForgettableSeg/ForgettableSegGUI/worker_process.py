@@ -16,6 +16,8 @@ import slicer
 from ForgettableSegLib.jobs.client import WorkerClient, worker_command
 from ForgettableSegLib.jobs.protocol import parse_line
 
+from .blocking import shutdownBlockingWorker
+
 _TICK_MS = 500
 
 
@@ -193,8 +195,9 @@ def sharedWorker() -> Worker:
 
 
 def shutdownSharedWorker() -> None:
-    """End the module's worker, if there is one."""
+    """End the module's workers, if there are any."""
     global _shared
+    shutdownBlockingWorker()
     if _shared is not None:
         _shared.shutdown()
         _shared = None

@@ -19,6 +19,7 @@ USED = [
     "QComboBox",
     "QDesktopServices",
     "QDoubleSpinBox",
+    "QEvent",
     "QFrame",
     "QHBoxLayout",
     "QHeaderView",

@@ -71,7 +71,7 @@ def getValue(self: Any, name: str) -> Any:
     if _isNode(kind):
         return node.GetNodeReference(name)
     if typing.get_origin(kind) is list:
-        return [node.GetNthNodeReference(name, index) for index in range(node.GetNumberOfNodeReferences(name))]
+        return [node.GetNodeReference(f"{name}_{index}") for index in range(int(node.GetParameter(name) or 0))]
     text = node.GetParameter(name)
     if kind is bool:
         return text == "True"
@@ -89,9 +89,9 @@ def setValue(self: Any, name: str, value: Any) -> None:
             node.Modified()
         return
     if typing.get_origin(kind) is list:
-        node.RemoveNodeReferenceIDs(name)
-        for each in value:
-            node.AddNodeReferenceID(name, each.GetID())
+        for index, each in enumerate(value):  # a role of its own for each, so that a node that goes leaves a gap
+            node.SetNodeReferenceID(f"{name}_{index}", each.GetID() if each is not None else None)
+        node.SetParameter(name, str(len(value)))
         node.Modified()
         return
     assert isinstance(value, (int, float) if kind is float else kind), f"{name} = {value!r}"

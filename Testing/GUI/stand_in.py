@@ -138,6 +138,7 @@ def _fillUtil(application: Application) -> None:
     slicer.util.startupEnvironment = lambda: dict(os.environ)
     slicer.util.setSliceViewerLayers = lambda **layers: application.opened.append(layers)
     slicer.util.selectModule = application.opened.append
+    slicer.util.mainWindow = lambda: None
 
 
 def _addModule(name: str, **content: Any) -> None:

@@ -45,6 +45,7 @@ class qMRMLNodeComboBox(QComboBox):
     """Lists the nodes of the scene, as the real one does, and follows nodes that come and go."""
 
     currentNodeChanged = Signal()  # without the node: PySide6 counts references to None wrongly
+    nodeAdded = Signal()
     nodeTypes = _value("_types", list, [])
     showChildNodeTypes = _value("_children", bool, True)
     addEnabled = _value("_add", bool, True)
@@ -86,6 +87,7 @@ class qMRMLNodeComboBox(QComboBox):
         if scene is not None:
             events = (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndCloseEvent, scene.EndImportEvent)
             self._tags = [scene.AddObserver(event, lambda *_: self._fill()) for event in events]
+            self._tags.append(scene.AddObserver(scene.NodeAddedEvent, lambda *_: self.nodeAdded.emit()))
         self._fill()
 
     def mrmlScene(self) -> Any:
