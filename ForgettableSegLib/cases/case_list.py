@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -42,9 +43,11 @@ def read_case_list(source: Path | str, *, task: Task | None = None, group_patter
     images, comma, labels = str(source).partition(",")
     # Absolute, because the name of a folder "." would be empty, and names become case ids.
     source = Path(source).absolute()
-    if comma and not source.exists():
+    # os.path.exists: a name that no file can have is of no file either, where Path.exists raises.
+    exists = os.path.exists(source)
+    if comma and not exists:
         found = read_folder_pair(Path(images.strip()), Path(labels.strip()), task=task)
-    elif not source.exists():
+    elif not exists:
         raise _missing(source)
     elif source.is_dir():
         found = _read_folder(source, task)
@@ -170,7 +173,7 @@ def _case_from_entry(entry: Mapping[str, Any], folder: Path, number: int) -> Cas
 
 def _with_channels(path: Path) -> tuple[Path, ...]:
     """nnU-Net v1 lists `case.nii.gz` where the folder holds `case_0000.nii.gz`, `case_0001.nii.gz`, ..."""
-    if path.exists():
+    if os.path.exists(path):
         return (path,)
     pattern = f"{stem_of(path)}_[0-9][0-9][0-9][0-9]{suffix_of(path)}"
     channels = tuple(sorted(path.parent.glob(pattern))) if path.parent.is_dir() else ()
@@ -251,6 +254,8 @@ def _load_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, OSError) as error:
         raise _invalid(f"{path} cannot be read as JSON: {error}.", "Correct the file.") from error
+    except RecursionError as error:
+        raise _invalid(f"{path} cannot be read as JSON: it is nested too deeply.", "Correct the file.") from error
 
 
 def _missing(path: Path) -> ForgettableSegError:

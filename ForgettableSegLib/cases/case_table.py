@@ -33,6 +33,13 @@ def read_csv(path: Path) -> tuple[Case, ...]:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise _invalid(f"{path} cannot be read as a table; save it as CSV with UTF-8 text.") from error
+    try:
+        return _cases(text, path)
+    except csv.Error as error:
+        raise _invalid(f"{path} cannot be read as a table: {error}.") from error
+
+
+def _cases(text: str, path: Path) -> tuple[Case, ...]:
     header = text.partition("\n")[0]
     delimiter = max(",;\t", key=header.count)
     rows = csv.DictReader(text.splitlines(), delimiter=delimiter, skipinitialspace=True)

@@ -278,7 +278,7 @@ def is_out_of_space(error: BaseException) -> bool:
 
 def _reader(path: Path) -> sitk.ImageFileReader | sitk.Image:
     """A reader whose header was read, or the image of a DICOM series, which has no header of its own."""
-    if not path.exists():
+    if not os.path.exists(path):
         raise CaseError(FindingCode.FILE_MISSING, path, f"{path} does not exist.", hint="Check the name, or the drive.")
     if path.is_dir():
         return read_series(path).image

@@ -64,11 +64,16 @@ class Calibration:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Calibration:
-        """Read the ``calibration.*`` histograms among the tensors of a model package; others are ignored."""
+        """Read the ``calibration.*`` histograms among the tensors of a model package; others are ignored.
+
+        One with another number of bins, from another version, is read at ours.
+        """
         edges = {}
         for name, counts in tensors.items():
             if name.startswith(_PREFIX) and counts.sum() > 0:
                 cumulative = np.concatenate(([0.0], np.cumsum(counts.cpu().numpy(), dtype=np.float64)))
+                own = np.linspace(0.0, 1.0, len(cumulative))
+                cumulative = np.interp(np.linspace(0.0, 1.0, BINS + 1), own, cumulative)
                 edges[name.removeprefix(_PREFIX)] = 100.0 * cumulative / cumulative[-1]
         return cls(edges)
 

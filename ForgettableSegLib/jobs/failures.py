@@ -58,6 +58,10 @@ def _explain_os_error(error: OSError) -> ForgettableSegError | None:
             f"Access to {place} was denied.",
             hint="Choose another folder, or ask for the right to use this one.",
         )
+    if error.errno == errno.ENAMETOOLONG:
+        return ForgettableSegError(
+            ErrorCode.REQUEST_INVALID, f"The name {place} is too long for a file.", hint="Use a shorter one."
+        )
     if isinstance(error, (NotADirectoryError, IsADirectoryError, FileExistsError)) and error.filename:
         return ForgettableSegError(
             ErrorCode.OUTPUT_UNWRITABLE,

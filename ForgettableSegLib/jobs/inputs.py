@@ -44,6 +44,9 @@ def load_task(source: str | Mapping[str, Any] | None) -> Task | None:
     except (OSError, ValueError) as error:
         message = f"The task file {path} cannot be read as JSON: {error}."
         raise ForgettableSegError(ErrorCode.TASK_INVALID, message) from error
+    except RecursionError as error:
+        message = f"The task file {path} cannot be read as JSON: it is nested too deeply."
+        raise ForgettableSegError(ErrorCode.TASK_INVALID, message) from error
     if isinstance(content, Mapping) and "labels" in content and "classes" not in content:
         return Task.from_dataset(content, name=path.parent.name)
     return Task.from_dict(content)

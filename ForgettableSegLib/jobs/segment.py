@@ -52,6 +52,10 @@ def _segment(
     context: JobContext,
     tell: Callable[[float], None],
 ) -> dict[str, Any]:
+    from ..cases.validation import series_warnings
+
+    for finding in series_warnings(case):
+        context.warning(finding.message, case=case.case_id)
     found = predictor.segment_case(
         case,
         heatmap=request.heatmap,
