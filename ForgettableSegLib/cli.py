@@ -88,6 +88,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", dest="job", required=True, metavar="COMMAND")
     for add in (_segment, _train, _finetune, _resume, _evaluate, _audit, _validate, _models, _check, _demo):
         add(commands)
+    for add in (_experiment, _figures):
+        add(commands)
     commands.add_parser("worker", help="serve jobs over standard streams, for programs (see Documentation/protocol.md)")
     return parser
 
@@ -152,7 +154,11 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     settings.add_argument("--minutes", type=float, metavar="T")
     settings.add_argument("--seed", type=int, metavar="N")
     settings.add_argument("--device", help="auto, cpu, mps, cuda or cuda:<number>")
-    settings.add_argument(
+    _add_set(settings)
+
+
+def _add_set(parser: Any) -> None:
+    parser.add_argument(
         "--set",
         action="append",
         default=[],
@@ -168,13 +174,19 @@ def _training_arguments(options: argparse.Namespace) -> dict[str, Any]:
     arguments = vars(options).copy()
     settings = {name: arguments.pop(name) for name in _SETTING_FLAGS}
     settings = {name: value for name, value in settings.items() if value is not None}
-    for assignment in arguments.pop("set"):
+    settings |= _assigned(arguments.pop("set"))
+    return {**arguments, "settings": settings}
+
+
+def _assigned(assignments: Sequence[str]) -> dict[str, Any]:
+    settings = {}
+    for assignment in assignments:
         name, equals, value = assignment.partition("=")
         if not equals or not name:
             message = f"'--set {assignment}' is not of the form NAME=VALUE."
             raise ForgettableSegError(ErrorCode.SETTING_INVALID, message)
         settings[name] = _value(value)
-    return {**arguments, "settings": settings}
+    return settings
 
 
 def _value(text: str) -> Any:
@@ -237,4 +249,32 @@ def _check(commands: Any) -> None:
 def _demo(commands: Any) -> None:
     parser = _command(commands, "demo", "segment a real brain and fine-tune a small model")
     parser.add_argument("--output", default="demo-output", help="folder that receives what it makes")
+    _add_device(parser)
+
+
+def _experiment(commands: Any) -> None:
+    parser = _command(commands, "experiment", "train the variants of a plan and compare them", _experiment_arguments)
+    parser.add_argument("plan", help="a ready experiment (table1 to table8, fusion, ...), or a JSON file with a plan")
+    parser.add_argument("--cases", required=True, help=_CASES_HELP)
+    parser.add_argument("--output", required=True, help="folder that receives runs and results; run again to go on")
+    parser.add_argument("--task", help="JSON file with modality, channels and classes, if the case list has none")
+    parser.add_argument("--shard", metavar="I/N", help="do the I-th of N parts of the runs, beside other processes")
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="instead of the plan's")
+    parser.add_argument("--iterations", type=int, metavar="N", help="of every run, instead of the plan's")
+    parser.add_argument("--variants", nargs="+", metavar="NAME", help="only these")
+    _add_set(parser)
+    _add_device(parser)
+
+
+def _experiment_arguments(options: argparse.Namespace) -> dict[str, Any]:
+    arguments = vars(options).copy()
+    settings = _assigned(arguments.pop("set"))
+    return {**arguments, "settings": settings}
+
+
+def _figures(commands: Any) -> None:
+    parser = _command(commands, "figures", "draw errors, class activation and the bank of a finished run")
+    parser.add_argument("run", help="folder of the run")
+    parser.add_argument("--output", required=True, help="folder that receives the figures")
+    parser.add_argument("--cases", type=int, default=4, metavar="N", help="how many, the worst first (default: 4)")
     _add_device(parser)

@@ -25,7 +25,7 @@ CASES_FILE = "evaluation_cases.csv"
 SUMMARY_FILE = "evaluation_summary.csv"
 JSON_FILE = "evaluation.json"
 
-_TITLES = {
+TITLES = {
     "dice": "Dice",
     "sensitivity": "Sensitivity",
     "hd95_mm": "HD95 mm",
@@ -86,7 +86,7 @@ def write_report(
         JSON_FILE: json.dumps(content, indent=1, allow_nan=False) + "\n",
     }
     for name, text in files.items():
-        _write(output / name, text)
+        write_file(output / name, text)
     table = format_table(summary, convention=convention, tolerance=tolerance)
     if comparison:
         table += "\n\n" + format_comparison(comparison)
@@ -113,7 +113,7 @@ def summary_csv(summary: Sequence[ClassSummary]) -> str:
 
 def format_table(summary: Sequence[ClassSummary], *, convention: Convention, tolerance: float) -> str:
     """The summary as text: mean ± standard deviation, and in brackets the cases with a value where not all have one."""
-    header = ["class", "cases", *(_TITLES[metric] for metric in METRICS), "missed", "invented"]
+    header = ["class", "cases", *(TITLES[metric] for metric in METRICS), "missed", "invented"]
     rows = [
         [
             *(row.name, str(row.cases)),
@@ -131,7 +131,7 @@ def format_comparison(comparison: Sequence[PairedComparison]) -> str:
     header = ["class", "metric", "cases", "first", "second", "difference", "95 % interval", "p", "better/worse"]
     rows = [
         [
-            *(row.name, _TITLES[row.metric], str(row.count)),
+            *(row.name, TITLES[row.metric], str(row.count)),
             *(_number(row.first), _number(row.second), _number(row.difference, sign=True)),
             "-" if math.isnan(row.low) else f"{row.low:+.4f} to {row.high:+.4f}",
             *("-" if math.isnan(row.p_value) else f"{row.p_value:.3g}", f"{row.better}/{row.worse}"),
@@ -177,12 +177,16 @@ def _csv(header: list[str], rows: list[list[Any]]) -> str:
     return stream.getvalue()
 
 
-def _write(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file whole or not at all.
+
+    Raises:
+        ForgettableSegError: OUTPUT_UNWRITABLE or DISK_FULL.
+    """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(text, encoding="utf-8")
+        unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(unfinished, path)
     except OSError as error:
         with contextlib.suppress(OSError):

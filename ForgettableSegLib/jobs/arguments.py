@@ -57,6 +57,27 @@ def _region(value: Any) -> str:
     return "" if all(low < high for low, high in zip(*value, strict=True)) else wrong
 
 
+def _shard(value: Any) -> str:
+    numbers = value.split("/") if isinstance(value, str) else []
+    valid = len(numbers) == 2 and all(number.isdecimal() for number in numbers)
+    return "" if valid and 1 <= int(numbers[0]) <= int(numbers[1]) else "must be i/n, the i-th of n parts"
+
+
+def _seeds(value: Any) -> str:
+    valid = isinstance(value, (list, tuple)) and value
+    valid = valid and all(isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**31 for seed in value)
+    return "" if valid else "must be a list of whole numbers from 0"
+
+
+def _names(value: Any) -> str:
+    valid = isinstance(value, (list, tuple)) and value and not any(_text(name) for name in value)
+    return "" if valid else "must be a list of names"
+
+
+def _count(value: Any) -> str:
+    return "" if isinstance(value, int) and not isinstance(value, bool) and value > 0 else "must be a number from 1"
+
+
 def _cases(value: Any) -> str:
     if isinstance(value, str):
         return _text(value)
@@ -99,6 +120,10 @@ FileFormat = Annotated[str, _one_of(FILE_FORMATS)]
 Convention = Annotated[str, _one_of(CONVENTIONS)]
 ModelAction = Annotated[str, _one_of(MODEL_ACTIONS)]
 Region = Annotated[tuple[tuple[int, ...], ...], _region]
+Shard = Annotated[str, _shard]
+Seeds = Annotated[tuple[int, ...], _seeds]
+Names = Annotated[tuple[str, ...], _names]
+Count = Annotated[int, _count]
 Settings = Annotated[Mapping[str, Any], _mapping]
 TaskSource = Annotated[str | Mapping[str, Any], _text_or_mapping]
 Cases = Annotated[str | tuple[Mapping[str, Any], ...], _cases]

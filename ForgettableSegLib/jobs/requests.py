@@ -16,12 +16,16 @@ from ..errors import ErrorCode, ForgettableSegError
 from .arguments import (
     Cases,
     Convention,
+    Count,
     Device,
     FileFormat,
     Flag,
     ModelAction,
+    Names,
     Region,
+    Seeds,
     Settings,
+    Shard,
     TaskSource,
     Text,
 )
@@ -268,6 +272,54 @@ class DemoRequest(Request):
     device: Device = "auto"
 
 
+@dataclass(frozen=True, kw_only=True)
+class ExperimentRequest(Request):
+    """Train the variants of a plan and compare them; what is done already is not done again.
+
+    Args:
+        plan: name of a ready plan, or path of one.
+        cases: labelled cases, or a case list.
+        output: folder that receives the runs and a folder of results a plan.
+        task: the task as JSON, a path of it, or None where the case list holds one.
+        shard: "i/n" does the i-th of n parts of the runs only; under torchrun that of the rank by default.
+        seeds: instead of the plan's.
+        iterations: of every run, instead of the plan's.
+        variants: names of those to do; all if None.
+        settings: training settings for all variants, beside the plan's.
+        device: where to compute.
+    """
+
+    job: ClassVar[str] = "experiment"
+    plan: Text
+    cases: Cases
+    output: Text
+    task: TaskSource | None = None
+    shard: Shard | None = None
+    seeds: Seeds | None = None
+    iterations: Count | None = None
+    variants: Names | None = None
+    settings: Settings = field(default_factory=dict)
+    device: Device = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FiguresRequest(Request):
+    """Draw figures of a finished run: errors, class activation, and how its bank changed.
+
+    Args:
+        run: folder of the run.
+        output: folder that receives the figures.
+        cases: how many cases to draw, the worst first.
+        device: where to compute.
+    """
+
+    job: ClassVar[str] = "figures"
+    run: Text
+    output: Text
+    cases: Count = 4
+    device: Device = "auto"
+
+
 REQUESTS: dict[str, type[Request]] = {
     each.job: each
     for each in (
@@ -281,6 +333,8 @@ REQUESTS: dict[str, type[Request]] = {
         ModelsRequest,
         CheckRequest,
         DemoRequest,
+        ExperimentRequest,
+        FiguresRequest,
     )
 }
 """The request of every job, by the job's name."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ..evaluation.metrics import ClassResult
     from ..inference.predictor import Predictor
     from ..models.package import ModelPackage
+    from ..training.config import RunConfig
     from ..training.distributed import ProcessGroup
     from ..training.run import TrainingOutcome
 
@@ -54,6 +55,7 @@ def train(request: TrainRequest, context: JobContext) -> JobResult:
     if start is not None:
         task = cases.task or start.task
     task = require_task(task or cases.task, cases.source if isinstance(request.cases, str) else "The request")
+    _refuse_telling_name(name, cases.cases)
     _refuse_used(folder)
     forget_predictors()
     with process_group() as group:
@@ -101,6 +103,33 @@ def resume(request: ResumeRequest, context: JobContext) -> JobResult:
         return _finish(outcome, device, group, context)
 
 
+def _refuse_telling_name(name: str, cases: Sequence[Case]) -> None:
+    """A model is passed on under its name, so that must not be the name of a patient; better said before training."""
+    if name.casefold() in {word.casefold() for case in cases for word in (case.case_id, case.group)}:
+        message = f"The model cannot be called '{name}', because a case that it is trained on is called so."
+        raise ForgettableSegError(ErrorCode.REQUEST_INVALID, message, hint="Give the model another name.")
+
+
+def _private_words(config: RunConfig) -> set[str]:
+    """Ids and groups of the cases, except for words that the run's settings are made of ("mr", "cpu")."""
+    parts = (config.settings, config.task, config.preprocessing)
+    ordinary = {word.casefold() for part in parts for word in _words(part.to_dict())} | {"cpu", "mps"}
+    words = {word for case in config.cases for word in (case.case_id, case.group)}
+    return {word for word in words if word.casefold() not in ordinary}
+
+
+def _words(content: Any) -> Iterator[str]:
+    """Every key and every text in content for JSON."""
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, Mapping):
+        yield from content
+        yield from _words(list(content.values()))
+    elif isinstance(content, (list, tuple)):
+        for item in content:
+            yield from _words(item)
+
+
 def _start_model(request: TrainRequest) -> ModelPackage | None:
     if not isinstance(request, FinetuneRequest):
         return None
@@ -144,7 +173,7 @@ def _judge_before(
 
     if [each.name for each in start.task.classes] != [each.name for each in task.classes] or not cases:
         return  # it cannot segment these classes
-    results = _judge(Predictor(start, device), task, cases, "evaluate the model before", context, tell_failures=False)
+    results = judge(Predictor(start, device), task, cases, "evaluate the model before", context, tell_failures=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -153,10 +182,19 @@ def _judge_before(
     write_text(folder / BEFORE_FILE, to_json(mean_dice(results)))
 
 
-def _judge(
+def judge(
     predictor: Predictor, task: Any, cases: list[Case], phase: str, context: JobContext, *, tell_failures: bool
 ) -> list[ClassResult]:
-    """Segment cases and compare with their labels; one that cannot be used is left out."""
+    """Segment cases and compare with their labels; one that cannot be used is left out.
+
+    Args:
+        predictor: of the model to judge.
+        task: what the labels hold.
+        cases: with labels.
+        phase: word for what is done.
+        context: is told how far it has come.
+        tell_failures: whether it is told of cases that cannot be used, too.
+    """
     from ..cases.files import read_label
     from ..evaluation.metrics import evaluate_case
 
@@ -208,13 +246,13 @@ def _finish(outcome: TrainingOutcome, device: torch.device, group: ProcessGroup,
     cases, is_held_out = _kept_out(config.cases, config.split)
     measures: dict[str, Any] = {}
     if cases:
-        results = _judge(
+        results = judge(
             Predictor(package, device), config.task, cases, "evaluate the model", context, tell_failures=True
         )
         measures = _card_measures(results, len(cases)) if results else {}
         if measures and is_held_out:
             package = model_package(outcome, device=device, calibration=calibration, held_out=measures)
-    target = package.write(outcome.folder / "model", replace=True)
+    target = package.write(outcome.folder / "model", replace=True, private=_private_words(config))
     context.artifact("model", target)
     held_out = _comparison(outcome, measures.get("dice", {}), context)
     group.wait()

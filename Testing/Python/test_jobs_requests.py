@@ -30,6 +30,9 @@ VALID: list[tuple[str, dict[str, Any]]] = [
     ("models", {"action": "export", "name": "m", "path": "m.zip"}),
     ("check", {}),
     ("demo", {}),
+    ("experiment", {"plan": "mini", "cases": CASES, "output": "o", "shard": "2/3", "seeds": [0, 1], "iterations": 5}),
+    ("experiment", {"plan": "p.json", "cases": "data", "output": "o", "variants": ["a", "b"], "settings": {"rho": 1}}),
+    ("figures", {"run": "run", "output": "o", "cases": 2}),
 ]
 
 

@@ -1,0 +1,262 @@
+"""The runs of an experiment: each in a folder named after all that decides it, so that plans share what they share."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import math
+import shutil
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ErrorCode, ForgettableSegError
+from .job import JobContext
+from .outputs import to_json, write_text
+from .training import judge
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..cases.case import Case, CaseList
+    from ..cases.split import Split
+    from ..cases.task import Task
+    from ..evaluation.experiment_results import RunResult
+    from ..evaluation.plans import PlannedRun
+    from ..training.run import TrainingOutcome
+    from ..training.settings import TrainingSettings
+
+RESULT_FILE = "result.json"
+# What a run computes does not depend on these.
+_NOT_DECISIVE = ("device", "checkpoint_every")
+# The last part of a run's progress is its evaluation.
+_TRAINING_SHARE = 0.95
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Folder of one run."""
+
+    path: Path
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run has its result."""
+        return (self.path / RESULT_FILE).is_file()
+
+    def result(self, planned: PlannedRun) -> RunResult:
+        """The result, as that of this run of a plan."""
+        from ..evaluation.experiment_results import RunResult
+        from ..evaluation.metrics import ClassResult
+
+        content = json.loads((self.path / RESULT_FILE).read_text(encoding="utf-8"))
+        results = tuple(
+            ClassResult(**{name: math.nan if value is None else value for name, value in row.items()})
+            for row in content["held_out"]
+        )
+        return RunResult(
+            regime=planned.regime.name,
+            variant=planned.variant.name,
+            seed=planned.seed,
+            results=results,
+            facts=content["facts"],
+        )
+
+    def curves(self) -> dict[str, Any]:
+        """Loss (smoothed) and validation Dice over the iterations."""
+        from ..evaluation.experiment_plots import smooth
+
+        rows = self.history()
+        validated = [row for row in rows if row["validation_dice"]]
+        curves: dict[str, Any] = {"main_loss": smooth([float(row["main_loss"]) for row in rows])} if rows else {}
+        if validated:
+            steps, values = ([float(row[name]) for row in validated] for name in ("iteration", "validation_dice"))
+            curves["validation_dice"] = (steps, values)
+        return curves
+
+    def history(self) -> list[dict[str, str]]:
+        """The rows of history.csv."""
+        path = self.path / "history.csv"
+        if not path.is_file():
+            return []
+        with path.open(newline="", encoding="utf-8") as stream:
+            return list(csv.DictReader(stream))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What all runs of an experiment share.
+
+    Args:
+        output: folder of the runs and corrupted labels.
+        cases: all cases.
+        task: of the cases.
+        split: of the labelled cases; its test part judges every run.
+        settings: of each run.
+        device: where to compute.
+    """
+
+    output: Path
+    cases: CaseList
+    task: Task
+    split: Split
+    settings: Mapping[PlannedRun, TrainingSettings]
+    device: torch.device
+
+    def folder_of(self, planned: PlannedRun) -> RunFolder:
+        """The folder of a run: another setting, case or split gives another one."""
+        settings = {k: v for k, v in self.settings[planned].to_dict().items() if k not in _NOT_DECISIVE}
+        files = [[case.case_id, *_sizes(case.files)] for case in self.cases]
+        regime = [planned.regime.training_cases, planned.regime.corrupted_labels]
+        decisive = [settings, regime, self.split.to_dict(), files, self.task.to_dict()]
+        digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+        return RunFolder(self.output / "runs" / digest[:16])
+
+    def execute(self, planned: PlannedRun, folder: RunFolder, context: JobContext, *, index: int, of: int) -> None:
+        """Train, judge and keep the result.
+
+        Args:
+            planned: the run.
+            folder: of the run.
+            context: of the job.
+            index, of: number of the run, and how many there are.
+
+        Raises:
+            ForgettableSegError: the run could not be finished.
+            Cancelled: it can be taken up again.
+        """
+        from ..evaluation.regimes import limited_split, to_corrupt
+        from ..inference.predictor import Predictor
+        from ..training.export import model_package
+
+        split = limited_split(self.split, planned.regime.training_cases, seed=planned.seed)
+        corrupt = to_corrupt(self._select(split.train), planned.regime.corrupted_labels, seed=planned.seed)
+        cases = self._with_labels({case.case_id: self._corrupted(case, how, planned.seed) for case, how in corrupt})
+        listener = RunListener(context, planned.label, index=index, of=of)
+        outcome = self._train(planned, folder, cases, split, listener)
+        package = model_package(outcome, device=self.device, calibration={})
+        held_out = self._select(self.split.test)
+        results = judge(Predictor(package, self.device), self.task, held_out, "evaluate", listener, tell_failures=True)
+        if not results:
+            message = "None of the held-out cases could be evaluated."
+            raise ForgettableSegError(ErrorCode.CASE_INVALID, message)
+        package.write(folder.path / "model", replace=True)
+        history = folder.history()
+        facts = {
+            "label": planned.label,
+            "settings": self.settings[planned].to_dict(),
+            "iterations": outcome.iterations,
+            "best_iteration": outcome.best_iteration,
+            "validation_dice": outcome.validation_dice,
+            "seconds": round(outcome.seconds, 1),
+            "replays": int(history[-1]["replays"] or 0) if history else 0,
+            "training_cases": len(split.train),
+            "corrupted_cases": len(corrupt),
+            "corruptions": {case.case_id: how for case, how in corrupt},
+            "device": package.card["provenance"]["device"],
+            "software": package.card["provenance"]["software"],
+        }
+        content = {"schema": 1, "facts": facts, "held_out": [result.to_dict() for result in results]}
+        write_text(folder.path / RESULT_FILE, to_json(content))
+        # A plan makes many runs, and a finished one is not taken up again.
+        shutil.rmtree(folder.path / "checkpoint", ignore_errors=True)
+
+    def _train(
+        self, planned: PlannedRun, folder: RunFolder, cases: CaseList, split: Split, listener: RunListener
+    ) -> TrainingOutcome:
+        """Go on with a run that was cut off, or start it."""
+        from ..training.run import resume_training, run_training
+
+        if (folder.path / "config.json").is_file():
+            try:
+                return resume_training(folder=folder.path, device=self.device, listener=listener)
+            except ForgettableSegError as error:
+                if error.code not in (ErrorCode.CHECKPOINT_INVALID, ErrorCode.RUN_MISMATCH):
+                    raise
+                listener.log(f"The run of {planned.label} starts again: {error.message}")
+                shutil.rmtree(folder.path)
+        return run_training(
+            cases=cases,
+            task=self.task,
+            folder=folder.path,
+            name=folder.path.name,
+            settings=self.settings[planned],
+            device=self.device,
+            listener=listener,
+            split=split,
+        )
+
+    def _select(self, ids: Iterable[str]) -> list[Case]:
+        by_id = {case.case_id: case for case in self.cases}
+        return [by_id[case_id] for case_id in ids]
+
+    def _with_labels(self, labels: Mapping[str, Path]) -> CaseList:
+        """The cases, some of them with another label."""
+        cases = (replace(case, label=labels.get(case.case_id, case.label)) for case in self.cases)
+        return replace(self.cases, cases=tuple(cases))
+
+    def _corrupted(self, case: Case, how: str, seed: int) -> Path:
+        """The corrupted label of a case, written once."""
+        from ..cases.files import label_path, read_label_map, write_volume
+        from ..evaluation.regimes import corrupted
+
+        path = self.output / "corrupted_labels" / f"{case.case_id}_{how}_{seed}.nii.gz"
+        if not path.is_file():
+            label, geometry = read_label_map(label_path(case))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_volume(path, corrupted(label, how, seed=zlib.crc32(f"{seed}:{case.case_id}".encode())), geometry)
+        return path
+
+
+class RunListener(JobContext):
+    """What a run of an experiment tells, as part of the experiment's job.
+
+    Args:
+        context: of the experiment.
+        label: of the run.
+        index, of: number of the run, and how many there are.
+    """
+
+    def __init__(self, context: JobContext, label: str, *, index: int, of: int) -> None:
+        super().__init__(id=context.id, job=context.job)
+        self._context = context
+        self._label = label
+        self._index = index
+        self._of = of
+
+    def progress(self, phase: str, step: float, of: float, *, case: str | None = None) -> None:
+        """How far the experiment is."""
+        if phase not in ("train", "evaluate") or not of:
+            return
+        first, last = (0, _TRAINING_SHARE) if phase == "train" else (_TRAINING_SHARE, 1)
+        share = first + (last - first) * step / of
+        self._context.progress("run experiments", round(self._index + share, 3), self._of, case=self._label)
+
+    def warning(self, text: str, *, case: str | None = None) -> None:
+        """Pass it on, with the run that it is about."""
+        self._context.warning(f"{self._label}: {text}" if case is None else f"{self._label}, case {case}: {text}")
+
+    def log(self, text: str) -> None:
+        """Keep it in the log file: many runs say much."""
+        self._context.write_log(f"{self._label}: {text}")
+
+    def case_failed(self, case: str, error: BaseException) -> None:
+        """Warn: the run goes on without the case."""
+        self.warning(str(error), case=case)
+
+    def check_cancelled(self) -> None:
+        """Stop where the experiment is to stop."""
+        self._context.check_cancelled()
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the experiment is to stop."""
+        return self._context.is_cancelled
+
+
+def _sizes(files: Iterable[Path]) -> list[list[Any]]:
+    """Name and bytes of each file; wherever they lie, it is the same run."""
+    return [[path.name, path.stat().st_size if path.is_file() else None] for path in files]
