@@ -1,4 +1,4 @@
-"""The panels in a stand-in for the application; needs PySide6 and slicer-core, which the extra `gui` brings."""
+"""The panels in a stand-in for the application; needs PySide6 and slicer-core, which the extra `dev` and `slicer` bring."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 @pytest.fixture(scope="session")
 def application() -> Any:
     """The stand-in for the application, made once, for Qt cannot be made twice."""
-    pytest.importorskip("PySide6", reason="needs PySide6")
+    pytest.importorskip("PySide6", reason="needs PySide6 (extra `dev`)")
     pytest.importorskip("slicer", reason="needs the slicer-core wheel (extra `slicer`)")
     import stand_in
 
