@@ -111,9 +111,9 @@ def _refuse_telling_name(name: str, cases: Sequence[Case]) -> None:
 
 
 def _private_words(config: RunConfig) -> set[str]:
-    """Ids and groups of the cases, except for words that the run's settings are made of ("mr", "cpu")."""
-    parts = (config.settings, config.task, config.preprocessing)
-    ordinary = {word.casefold() for part in parts for word in _words(part.to_dict())} | {"cpu", "mps"}
+    """Ids and groups of the cases, except for words that every such model holds, whatever the cases ("mr", "cpu")."""
+    parts = [config.settings.to_dict(), config.task.to_dict(), config.preprocessing.to_dict(), config.start]
+    ordinary = {word.casefold() for word in _words([*parts, "cpu", "mps"])}
     words = {word for case in config.cases for word in (case.case_id, case.group)}
     return {word for word in words if word.casefold() not in ordinary}
 
