@@ -1,4 +1,4 @@
-"""The panels in a stand-in for the application; needs PySide6 and slicer-core, which the extra `dev` and `slicer` bring."""
+"""The panels in a stand-in for the application; needs the extras `dev` (PySide6) and `slicer` (slicer-core)."""
 
 from __future__ import annotations
 
