@@ -16,8 +16,9 @@ ARCHITECTURES = ("unet", "attention_unet", "unetr", "nnunet")
 _MAX_LEVELS = 10
 _MAX_FEATURES = 4096
 _MAX_CHANNELS = 1024
+_MAX_CONTEXT = 5
 # What belongs to the classes and their texts; the rest of a network serves any classes.
-_OF_TEXT = ("fusion", "text_shape", "text_learned")
+_OF_UNET = ("fusion", "text_shape", "text_learned", "context_slices")
 _OUTPUTS = ("output", "body.model.2", "body.output_block", "body.out")  # of each architecture
 _CLASS_MODULES = ("fusion.text", "fusion.text_projection", "fusion.text_norm", *_OUTPUTS)
 
@@ -40,6 +41,7 @@ class NetworkArguments:
     dropout: float = 0.0
     architecture: str = "unet"
     window: tuple[int, ...] | None = None
+    context_slices: int = 0
 
     def __post_init__(self) -> None:
         _check_number("spatial_dims", self.spatial_dims, 2, 3)
@@ -61,6 +63,9 @@ class NetworkArguments:
         _check_number("num_heads", self.num_heads, 1, _MAX_FEATURES)
         if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
             _reject("dropout", self.dropout, "at least 0 and below 1")
+        _check_number("context_slices", self.context_slices, 0, _MAX_CONTEXT)
+        if self.context_slices and (self.spatial_dims != 2 or self.architecture != "unet"):
+            _reject("context_slices", self.context_slices, "0 except in 2D with the architecture unet")
         self._check_architecture()
 
     def _check_architecture(self) -> None:
@@ -114,7 +119,7 @@ def build_network(arguments: Mapping[str, Any] | NetworkArguments) -> TextGuided
         arguments = NetworkArguments.from_dict(arguments)
     values = {field.name: getattr(arguments, field.name) for field in fields(arguments)}
     if arguments.architecture != "unet":
-        return Backbone(**{name: value for name, value in values.items() if name not in _OF_TEXT})
+        return Backbone(**{name: value for name, value in values.items() if name not in _OF_UNET})
     return TextGuidedUNet(**{name: value for name, value in values.items() if name not in ("architecture", "window")})
 
 

@@ -20,6 +20,7 @@ from monai.inferers.utils import sliding_window_inference
 from torch import Tensor, nn
 
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.network.context import with_neighbours
 
 OVERLAP = 0.5
 # About 1 KB of activations a voxel at the top level of the U-Net: 2 GB for the largest whole slice or volume. Small
@@ -128,7 +129,7 @@ def iterate_logits(
             stop = count if spatial_dims == 3 else min(count, start + _slices_per_slab(plan))
             steps = _Steps(on_step, start, count)
             try:
-                logits = _forward(network, image[:, start:stop], plan, patch, spatial_dims, steps)
+                logits = _forward(network, _batch(network, image, start, stop, spatial_dims), plan, patch, steps)
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error):
                     raise
@@ -197,12 +198,16 @@ class _Steps:
         self.done += self.advance
 
 
-def _forward(
-    network: nn.Module, image: np.ndarray, plan: ForwardPlan, patch: tuple[int, ...], spatial_dims: int, steps: _Steps
-) -> Tensor:
-    """Logits ``[classes, slices, H, W]`` of one slab ``[C, slices, H, W]``."""
-    batch = torch.from_numpy(np.array(image, dtype=np.float32))  # a copy: memory maps are read-only
-    batch = batch.transpose(0, 1) if spatial_dims == 2 else batch[None]
+def _batch(network: nn.Module, image: np.ndarray, start: int, stop: int, spatial_dims: int) -> Tensor:
+    """Slices ``start`` to ``stop`` of ``[C, S, H, W]`` as the network takes them, copied: memory maps are read-only."""
+    if spatial_dims == 3:
+        return torch.from_numpy(np.array(image[:, start:stop], dtype=np.float32))[None]
+    return torch.from_numpy(with_neighbours(image, start, stop, getattr(network, "context_slices", 0)))
+
+
+def _forward(network: nn.Module, batch: Tensor, plan: ForwardPlan, patch: tuple[int, ...], steps: _Steps) -> Tensor:
+    """Logits ``[classes, slices, H, W]`` of one slab."""
+    spatial_dims = batch.ndim - 2
     precision = torch.autocast("cuda", dtype=torch.float16) if plan.device.type == "cuda" else nullcontext()
 
     def run(inputs: Tensor) -> Tensor:

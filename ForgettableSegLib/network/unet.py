@@ -22,6 +22,8 @@ class TextGuidedUNet(nn.Module):
     Args:
         spatial_dims: 2 or 3.
         in_channels: channels of the image.
+        context_slices: k; the network takes the k slices before and after each slice as further channels (2D only, see
+            :func:`~ForgettableSegLib.network.context.with_neighbours`).
         out_channels: C, classes including background.
         features: channels of each level from full resolution down to the bottleneck; 2 levels or more.
         fusion: mode of :class:`TextGuidedFusion`.
@@ -46,15 +48,17 @@ class TextGuidedUNet(nn.Module):
         text_learned: bool = False,
         num_heads: int = 4,
         dropout: float = 0.0,
+        context_slices: int = 0,
     ) -> None:
         super().__init__()
+        self.context_slices = context_slices
         self.spatial_dims = spatial_dims
         self.feature_size = features[0]
         self.size_divisor = 2 ** (len(features) - 1)
         # A bias before a normalisation is taken out again by it.
         common = {"act": _ACTIVATION, "norm": _NORM, "bias": False, "dropout": dropout}
         pairs = list(pairwise(features))
-        self.stem = TwoConv(spatial_dims, in_channels, features[0], **common)
+        self.stem = TwoConv(spatial_dims, in_channels * (2 * context_slices + 1), features[0], **common)
         self.down = nn.ModuleList(Down(spatial_dims, upper, lower, **common) for upper, lower in pairs)
         self.up = nn.ModuleList(
             # The upsampled map gets half of its channels, unless that is fewer than the map it is joined with.

@@ -220,11 +220,13 @@ def _network_arguments(
     fusion = settings.fusion_mode
     features, heads, architecture = settings.features, settings.num_heads, settings.architecture
     window = settings.patch_size if architecture == "unetr" else None
+    context = settings.context_slices
     if start is not None:
         # The architecture that the weights belong to.
         arguments = start.card["network"]
         fusion, features, heads = arguments["fusion"], tuple(arguments["features"]), arguments["num_heads"]
         architecture, window = arguments.get("architecture", "unet"), arguments.get("window")
+        context = arguments.get("context_slices", 0)
     return NetworkArguments(
         spatial_dims=settings.spatial_dims,
         in_channels=len(task.channels),
@@ -236,6 +238,7 @@ def _network_arguments(
         num_heads=heads,
         architecture=architecture,
         window=window,
+        context_slices=context,
     )
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ForgettableSegLib.cases.cache import PreparedCase
+from ForgettableSegLib.network.context import with_neighbours
 from ForgettableSegLib.training.losses import IGNORE_LABEL
 
 # After so many batches the pages of the memory-mapped arrays are given back, so that resident memory does not grow with
@@ -52,11 +53,13 @@ class PatchReader:
     Args:
         cases: the training cases.
         patch_size: voxels an axis, two or three numbers; two mean patches of one slice.
+        context_slices: k; patches of one slice come with the k slices before and after it as further channels.
     """
 
-    def __init__(self, cases: Sequence[PreparedCase], patch_size: Sequence[int]) -> None:
+    def __init__(self, cases: Sequence[PreparedCase], patch_size: Sequence[int], *, context_slices: int = 0) -> None:
         self.cases = list(cases)
         self.is_2d = len(patch_size) == 2
+        self.context_slices = context_slices
         self.patch_shape = (1, *patch_size) if self.is_2d else tuple(patch_size)
         self.shapes = np.array([case.label.shape for case in self.cases], dtype=np.int64)
         self.first_slice = np.concatenate([[0], np.cumsum(self.shapes[:, 0])])
@@ -83,6 +86,8 @@ class PatchReader:
             The batch, in memory that is its own. Outside the case images are 0 and labels 255.
         """
         size, channels = len(references), self.cases[0].image.shape[0]
+        if self.is_2d:
+            channels *= 2 * self.context_slices + 1
         images = np.zeros((size, channels, *self.patch_shape), dtype=np.float32)
         labels = np.full((size, *self.patch_shape), IGNORE_LABEL, dtype=np.uint8)
         corners = references.numpy()
@@ -93,7 +98,12 @@ class PatchReader:
                 first, last = max(start, 0), min(start + length, extent)
                 source.append(slice(first, last))
                 target.append(slice(first - start, last - start))
-            images[(row, slice(None), *target)] = case.image[(slice(None), *source)]
+            if self.is_2d:
+                columns = case.image[(slice(None), slice(None), *source[1:])]
+                around = with_neighbours(columns, source[0].start, source[0].stop, self.context_slices)
+                images[(row, slice(None), 0, *target[1:])] = around[0]
+            else:
+                images[(row, slice(None), *target)] = case.image[(slice(None), *source)]
             labels[(row, *target)] = case.label[tuple(source)]
         self._give_pages_back()
         # In 3D the slice at the patch's centre; the corner may be negative there, the centre not.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -56,6 +57,8 @@ HISTORY_COLUMNS = (
     "replays",
     "validation_dice",
 )
+
+BANK_HISTORY = "bank_history.jsonl"
 
 # Events of every iteration would only fill the pipe: a curve needs a point now and then.
 METRIC_INTERVAL_S = 0.25
@@ -124,6 +127,17 @@ class Recorder:
             bank = {"size": row["bank_size"], "capacity": capacity, "replays": replays}
             self.metric("bank", iteration, {**bank, "admitted": row["admitted"], "suspects": row["suspects"]})
 
+    def bank(self, iteration: int, places: Sequence[Sequence[str | int]]) -> None:
+        """Add the bank of this process to its history, bank_history.jsonl; an iteration's last line holds.
+
+        Args:
+            iteration: iterations done.
+            places: [case, slice, class] of each sample, hardest first.
+        """
+        if self.is_main:
+            with (self.folder / BANK_HISTORY).open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"iteration": iteration, "samples": places}) + "\n")
+
     def flush(self) -> None:
         """Write the rows kept so far to history.csv."""
         if not self.is_main or not self._rows:
@@ -138,7 +152,9 @@ class Recorder:
         self._rows.clear()
 
     def rewind(self, iteration: int) -> None:
-        """Drop what history.csv tells of iterations that a resumed run does again."""
+        """Drop what the histories tell of iterations that a resumed run does again."""
+        if self.is_main:
+            self._rewind_bank(iteration)
         path = self.folder / "history.csv"
         if not self.is_main or not path.exists():
             return
@@ -153,7 +169,26 @@ class Recorder:
             writer.writerows(kept)
         temporary.replace(path)
 
+    def _rewind_bank(self, iteration: int) -> None:
+        path = self.folder / BANK_HISTORY
+        if path.exists():
+            lines = (json.dumps(entry) + "\n" for entry in read_bank_history(path) if entry["iteration"] <= iteration)
+            temporary = path.with_suffix(".tmp")
+            temporary.write_text("".join(lines), encoding="utf-8")
+            temporary.replace(path)
+
     def _append(self, event: Mapping[str, Any]) -> None:
         line = json.dumps({**event, "time": round(time.time(), 3)})
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as stream:
             stream.write(line + "\n")
+
+
+def read_bank_history(path: Path) -> list[dict[str, Any]]:
+    """The snapshots of a bank in order, {"iteration", "samples": [[case, slice, class]]}; none if there is no file."""
+    snapshots: dict[int, dict[str, Any]] = {}
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError, KeyError):  # a kill can leave half a line at the end
+                entry = json.loads(line)
+                snapshots[entry["iteration"]] = entry
+    return [snapshots[iteration] for iteration in sorted(snapshots)]

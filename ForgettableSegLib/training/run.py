@@ -211,7 +211,9 @@ def _trainer(
     return Trainer(
         network=network.to(device),
         settings=config.settings,
-        reader=PatchReader(prepared["train"], config.patch_size),
+        reader=PatchReader(
+            prepared["train"], config.patch_size, context_slices=config.network.get("context_slices", 0)
+        ),
         validation_cases=prepared["validation"],
         class_names=class_names(config.task),
         patch_size=config.patch_size,

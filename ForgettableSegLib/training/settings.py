@@ -50,6 +50,7 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "validate_every": (1, None),
     "checkpoint_every": (1, None),
     "num_heads": (1, 64),
+    "context_slices": (0, 5),
 }
 
 
@@ -65,6 +66,7 @@ class TrainingSettings:
         isotropic: resample to one spacing on all axes (the paper) instead of the median of each axis.
         architecture: the U-Net of this library, or one to compare it with; text and penultimate features need "unet",
             and "unetr" needs a `patch_size` in multiples of 16.
+        context_slices: slices before and after each one that a 2D network sees as further channels.
         features: channels of each level of the U-Net.
         batch_size: patches an iteration, over all ranks together (B).
         iterations, epochs, minutes: the length; minutes wins over epochs, epochs over iterations. An epoch is as many
@@ -102,6 +104,7 @@ class TrainingSettings:
     patch_size: tuple[int, ...] | None = None
     slice_axis: int | None = None
     isotropic: bool = False
+    context_slices: int = 0
     architecture: str = "unet"
     features: tuple[int, ...] = (32, 32, 64, 128, 256)
     batch_size: int = 32

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -86,6 +87,22 @@ def write_bank(path: Path, reader: PatchReader, miner: Miner, config: RunConfig,
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(entries, indent=1), encoding="utf-8")
     temporary.replace(path)
+
+
+def bank_places(reader: PatchReader, miner: Miner, class_names: Sequence[str]) -> list[list[str | int]]:
+    """Case, slice and main class of every sample in the bank, hardest first: what its history is made of.
+
+    Args:
+        reader: knows the slices.
+        miner: has the bank.
+        class_names: of the foreground.
+    """
+    names = ["background", *class_names]
+    places = []
+    for entry in miner.bank.snapshot(0):
+        case, slice_index = reader.locate(entry["id"])
+        places.append([reader.cases[case].case_id, slice_index, names[entry["class"]]])
+    return places
 
 
 def _centre(prepared: PreparedCase, slice_index: int, label: int) -> tuple[float, float, float]:

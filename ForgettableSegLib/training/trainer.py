@@ -20,6 +20,7 @@ from ForgettableSegLib.training.miner import Miner, MiningReport
 from ForgettableSegLib.training.patches import Batch, PatchReader, PatchSampler, Prefetcher
 from ForgettableSegLib.training.recorder import Recorder
 from ForgettableSegLib.training.settings import TrainingSettings
+from ForgettableSegLib.training.tables import bank_places
 from ForgettableSegLib.training.validation import validation_dice
 
 # With a length in minutes, the speed of so many iterations says how many there will be.
@@ -232,6 +233,8 @@ class Trainer:
         if self.last_dice is not None:
             by_class = dict(zip(self.class_names, dice, strict=True))
             self.recorder.metric("validation", self.iteration, {"mean": self.last_dice, **by_class})
+        if self.settings.fsb:
+            self.recorder.bank(self.iteration, bank_places(self.reader, self.miner, self.class_names))
 
     def _snapshot(self, mean: float, dice: list[float]) -> dict[str, Any]:
         weights = {name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()}

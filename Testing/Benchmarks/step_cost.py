@@ -9,31 +9,19 @@ meets them alike; within a window every position of the replay cycle occurs once
 from __future__ import annotations
 
 import argparse
-import statistics
 import tempfile
-import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from common import TASK, ball_cases, machine, markdown, spread
+from training_window import REPLAY_EVERY, TimedTraining
 
-from ForgettableSegLib.cases.cache import CaseCache, PreparedCase
+from ForgettableSegLib.cases.cache import CaseCache
 from ForgettableSegLib.cases.case_list import cases_from_dicts
 from ForgettableSegLib.cases.preprocessing import plan_preprocessing
 from ForgettableSegLib.inference.device import resolve_device
-from ForgettableSegLib.network.build import NetworkArguments, build_network
-from ForgettableSegLib.training.checkpoint import CheckpointFolder
-from ForgettableSegLib.training.distributed import ProcessGroup
-from ForgettableSegLib.training.patches import PatchReader
-from ForgettableSegLib.training.recorder import Recorder
-from ForgettableSegLib.training.settings import TrainingSettings
-from ForgettableSegLib.training.trainer import Trainer
 
-REPLAY_EVERY = 10
 WARM_UP_WINDOWS = 3
-TEXT_LENGTH = 384
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain U-Net": {"tgf": False, "pbs": False, "fsb": False},
     "text-guided fusion (tgf)": {"tgf": True, "pbs": False, "fsb": False},
@@ -41,110 +29,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "scoring and bank (pbs, fsb)": {"tgf": False, "pbs": True, "fsb": True},
     "all three": {"tgf": True, "pbs": True, "fsb": True},
 }
-
-
-class Clock:
-    """A listener of a run that only notes when each iteration ended."""
-
-    is_cancelled = False
-
-    def __init__(self) -> None:
-        self.ends: list[float] = []
-
-    def progress(self, phase: str, step: float, of: float, *, case: str | None = None) -> None:
-        """Note the time."""
-        self.ends.append(time.perf_counter())
-
-    def metric(self, name: str, iteration: int, values: Mapping[str, Any]) -> None:
-        """Not wanted here."""
-
-    def log(self, text: str) -> None:
-        """Not wanted here."""
-
-    def warning(self, text: str, *, case: str | None = None) -> None:
-        """Not wanted here."""
-
-    def artifact(self, kind: str, path: Path | str, *, case: str | None = None) -> None:
-        """Not wanted here."""
-
-    def case_failed(self, case: str, error: BaseException) -> None:
-        """Not wanted here."""
-
-    def check_cancelled(self) -> None:
-        """It never is."""
-
-
-class Variant:
-    """A trainer that runs window after window, and the seconds of each step.
-
-    Args:
-        modules: which of tgf, pbs and fsb are on.
-        cases: to train on.
-        options: of the command line.
-        folder: for checkpoints.
-    """
-
-    def __init__(
-        self, modules: dict[str, Any], cases: list[PreparedCase], options: argparse.Namespace, folder: Path
-    ) -> None:
-        folder.mkdir()
-        patch_size = (options.patch,) * 2
-        settings = TrainingSettings.from_dict(
-            {**modules, "replay_every": REPLAY_EVERY, "batch_size": options.batch, "selection": "score"}
-            | {"patch_size": patch_size, "iterations": REPLAY_EVERY, "checkpoint_every": 10**6}
-        )
-        torch.manual_seed(0)
-        network = build_network(
-            NetworkArguments(
-                spatial_dims=2,
-                in_channels=1,
-                out_channels=TASK.num_classes,
-                features=settings.features,
-                fusion=settings.fusion_mode,
-                text_shape=(TASK.num_classes - 1, TEXT_LENGTH) if settings.tgf else None,
-            ).to_dict()
-        )
-        self.clock = Clock()
-        device = resolve_device(options.device)
-        self.trainer = Trainer(
-            network=network.to(device),
-            settings=settings,
-            reader=PatchReader(cases, patch_size),
-            validation_cases=[],
-            class_names=[each.name for each in TASK.classes],
-            patch_size=patch_size,
-            device=device,
-            group=ProcessGroup(),
-            recorder=Recorder(self.clock, folder),
-            checkpoints=CheckpointFolder(folder / "checkpoint"),
-        )
-        self.scoring = Stopwatch(self.trainer.miner.observe)
-        self.trainer.miner.observe = self.scoring
-        self.trainer.total = 0
-
-    def run_window(self) -> tuple[float, float]:
-        """Run a window of F iterations after one that fills the pipeline; return seconds a step, and of scoring."""
-        self.clock.ends.clear()
-        self.scoring.seconds.clear()
-        self.trainer.total += REPLAY_EVERY + 1
-        self.trainer.run()
-        step = (self.clock.ends[-1] - self.clock.ends[0]) / REPLAY_EVERY
-        return step, statistics.fmean(self.scoring.seconds[1:])
-
-
-class Stopwatch:
-    """A function that notes how long each of its calls took."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-        self.seconds: list[float] = []
-
-    def __call__(self, *arguments: Any, **named: Any) -> Any:
-        """Call the function."""
-        started = time.perf_counter()
-        result = self.function(*arguments, **named)
-        self.seconds.append(time.perf_counter() - started)
-        return result
 
 
 def main() -> None:
@@ -160,8 +44,15 @@ def main() -> None:
         listed = cases_from_dicts(ball_cases(folder / "cases", 12, size=(40, 52, 36)))
         preprocessing = plan_preprocessing(list(listed), TASK, spatial_dims=2)
         cases = CaseCache(folder / "cache").prepare(list(listed), TASK, preprocessing)
+        common = {"batch_size": options.batch, "patch_size": [options.patch] * 2, "selection": "score"}
         variants = {
-            name: Variant(modules, cases, options, folder / str(number))
+            name: TimedTraining(
+                {**common, **modules},
+                cases,
+                class_names=[each.name for each in TASK.classes],
+                folder=folder / str(number),
+                device=resolve_device(options.device),
+            )
             for number, (name, modules) in enumerate(VARIANTS.items())
         }
         for _ in range(WARM_UP_WINDOWS):

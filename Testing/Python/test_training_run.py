@@ -197,6 +197,7 @@ def test_a_device_too_small_for_one_patch_says_so(
         {"score_features": "penultimate", "admission": "topk", "replacement": "fifo"},
         {"admission": "forgetting", "fusion": "visual_query"},
         {"fusion": "literal", "text": "learned", "loss": "ce"},
+        {"context_slices": 1, "store": "patch"},
     ],
 )
 def test_every_switch_trains(cases: CaseList, tmp_path: Path, modules: dict) -> None:
