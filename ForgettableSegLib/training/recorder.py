@@ -127,16 +127,23 @@ class Recorder:
             bank = {"size": row["bank_size"], "capacity": capacity, "replays": replays}
             self.metric("bank", iteration, {**bank, "admitted": row["admitted"], "suspects": row["suspects"]})
 
-    def bank(self, iteration: int, places: Sequence[Sequence[str | int]]) -> None:
-        """Add the bank of this process to its history, bank_history.jsonl; an iteration's last line holds.
+    def bank(self, iteration: int, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Write the bank of this process to bank.json, and its places to bank_history.jsonl (the last line holds).
 
         Args:
             iteration: iterations done.
-            places: [case, slice, class] of each sample, hardest first.
+            entries: see `bank_entries`.
         """
-        if self.is_main:
-            with (self.folder / BANK_HISTORY).open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps({"iteration": iteration, "samples": places}) + "\n")
+        if not self.is_main:
+            return
+        path = self.folder / "bank.json"
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(entries, indent=1), encoding="utf-8")
+        temporary.replace(path)
+        self.listener.artifact("bank", path)
+        places = [[entry["case"], entry["slice"], entry["class"]] for entry in entries]
+        with (self.folder / BANK_HISTORY).open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"iteration": iteration, "samples": places}) + "\n")
 
     def flush(self) -> None:
         """Write the rows kept so far to history.csv."""

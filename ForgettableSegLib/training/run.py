@@ -32,7 +32,7 @@ from ForgettableSegLib.training.distributed import ProcessGroup
 from ForgettableSegLib.training.patches import PatchReader
 from ForgettableSegLib.training.recorder import Listener, Recorder
 from ForgettableSegLib.training.settings import TrainingSettings
-from ForgettableSegLib.training.tables import write_bank, write_samples
+from ForgettableSegLib.training.tables import write_samples
 from ForgettableSegLib.training.trainer import Trainer
 
 # A run that cannot keep this much beside its checkpoints would stop half-way.
@@ -231,10 +231,8 @@ def _train(
         trainer.run()
     finally:
         if trainer.group.is_main:
-            write_samples(folder / "samples.csv", trainer.reader, trainer.miner, config)
-            write_bank(folder / "bank.json", trainer.reader, trainer.miner, config, trainer.iteration)
+            write_samples(folder / "samples.csv", trainer.reader, trainer.miner)
             trainer.recorder.listener.artifact("table", folder / "samples.csv")
-            trainer.recorder.listener.artifact("bank", folder / "bank.json")
     best = trainer.best
     network = build_network(config.network)
     network.load_state_dict(best["network"])

@@ -7,6 +7,7 @@ what the literal text leaves broken. Every difference between the two is one set
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -189,6 +190,8 @@ class TrainingSettings:
             return
         if self.fusion_mode != "none":
             _refuse("architecture", self.architecture, "'unet' where text guides the network (tgf, fusion)")
+        if self.context_slices:
+            _refuse("context_slices", self.context_slices, f"0 with the architecture '{self.architecture}'")
         if self.pbs and self.score_features == "penultimate":
             _refuse("score_features", self.score_features, f"logits with the architecture '{self.architecture}'")
         if self.architecture == "unetr" and (self.patch_size is None or any(n % 16 for n in self.patch_size)):
@@ -270,12 +273,13 @@ def _convert(name: str, annotation: str, value: Any) -> Any:
             return None
         _refuse(name, value, "a value")
     kind = annotation.split(" | ")[0]
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # What no float can hold is no number here, and neither are NaN and infinity.
+    is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     if kind == "bool" and isinstance(value, bool):
         return value
     if kind == "int" and is_number and float(value).is_integer():
         return int(value)
-    if kind == "float" and is_number and abs(value) < float("inf"):
+    if kind == "float" and is_number:
         return float(value)
     if kind == "str" and isinstance(value, str):
         return value

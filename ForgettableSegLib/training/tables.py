@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ForgettableSegLib.cases.cache import PreparedCase
-from ForgettableSegLib.training.config import RunConfig
 from ForgettableSegLib.training.miner import Miner
 from ForgettableSegLib.training.patches import PatchReader
 
 
-def write_samples(path: Path, reader: PatchReader, miner: Miner, config: RunConfig) -> None:
+def write_samples(path: Path, reader: PatchReader, miner: Miner) -> None:
     """Write a row for every training slice that was drawn: scores, learning history, replays, suspicion.
 
     Args:
         path: a CSV file.
         reader: knows the slices.
         miner: knows their history.
-        config: of the run.
     """
     history = miner.history
     in_bank = set(miner.bank.ids.tolist())
@@ -57,17 +55,19 @@ def write_samples(path: Path, reader: PatchReader, miner: Miner, config: RunConf
     temporary.replace(path)
 
 
-def write_bank(path: Path, reader: PatchReader, miner: Miner, config: RunConfig, iteration: int) -> None:
-    """Write where the samples of the bank lie, hardest first: places only, no image.
+def bank_entries(reader: PatchReader, miner: Miner, class_names: Sequence[str], iteration: int) -> list[dict[str, Any]]:
+    """Where the samples of the bank lie, hardest first, with what a gallery tells of them: places only, no image.
 
     Args:
-        path: a JSON file.
         reader: knows the slices.
         miner: has the bank.
-        config: of the run.
+        class_names: of the foreground.
         iteration: now.
+
+    Returns:
+        "case", "slice" (prepared), "position_lps" (mm), "class", "score", "age" (iterations) and "replays" of each.
     """
-    names = ["background", *(each.name for each in config.task.classes)]
+    names = ["background", *class_names]
     entries = []
     for entry in miner.bank.snapshot(iteration):
         case, slice_index = reader.locate(entry["id"])
@@ -84,25 +84,7 @@ def write_bank(path: Path, reader: PatchReader, miner: Miner, config: RunConfig,
                 "replays": entry["replays"],
             }
         )
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(entries, indent=1), encoding="utf-8")
-    temporary.replace(path)
-
-
-def bank_places(reader: PatchReader, miner: Miner, class_names: Sequence[str]) -> list[list[str | int]]:
-    """Case, slice and main class of every sample in the bank, hardest first: what its history is made of.
-
-    Args:
-        reader: knows the slices.
-        miner: has the bank.
-        class_names: of the foreground.
-    """
-    names = ["background", *class_names]
-    places = []
-    for entry in miner.bank.snapshot(0):
-        case, slice_index = reader.locate(entry["id"])
-        places.append([reader.cases[case].case_id, slice_index, names[entry["class"]]])
-    return places
+    return entries
 
 
 def _centre(prepared: PreparedCase, slice_index: int, label: int) -> tuple[float, float, float]:

@@ -20,7 +20,7 @@ from ForgettableSegLib.training.miner import Miner, MiningReport
 from ForgettableSegLib.training.patches import Batch, PatchReader, PatchSampler, Prefetcher
 from ForgettableSegLib.training.recorder import Recorder
 from ForgettableSegLib.training.settings import TrainingSettings
-from ForgettableSegLib.training.tables import bank_places
+from ForgettableSegLib.training.tables import bank_entries
 from ForgettableSegLib.training.validation import validation_dice
 
 # With a length in minutes, the speed of so many iterations says how many there will be.
@@ -234,7 +234,8 @@ class Trainer:
             by_class = dict(zip(self.class_names, dice, strict=True))
             self.recorder.metric("validation", self.iteration, {"mean": self.last_dice, **by_class})
         if self.settings.fsb:
-            self.recorder.bank(self.iteration, bank_places(self.reader, self.miner, self.class_names))
+            entries = bank_entries(self.reader, self.miner, self.class_names, self.iteration)
+            self.recorder.bank(self.iteration, entries)
 
     def _snapshot(self, mean: float, dice: list[float]) -> dict[str, Any]:
         weights = {name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()}

@@ -207,15 +207,13 @@ def test_every_switch_trains(cases: CaseList, tmp_path: Path, modules: dict) -> 
 
 
 def test_minutes_set_the_length(cases: CaseList, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A clock that shows 0.05 s more at each look, which is once an iteration: 3 seconds are 60 of them.
+    # A clock that shows 0.05 s more at each look: a machine on which every iteration takes the same time.
     looks = itertools.count()
     monkeypatch.setattr(trainer.time, "monotonic", lambda: 0.05 * next(looks))
     listener = Listener()
     outcome = train(cases, tmp_path / "run", listener, settings={"minutes": 0.05, "validate_every": 1000})
-    planned = int(0.05 * 60 * trainer.PLANNED_SHARE / 0.05)
-    assert abs(outcome.iterations - planned) <= 5
+    assert 3 * (trainer.PLANNED_SHARE - 0.1) < outcome.seconds <= 3
     assert any(f"{outcome.iterations} iterations" in text for text in listener.texts)
-    assert outcome.seconds <= 3
 
 
 def test_a_bad_case_is_told_of_and_left_out(tmp_path: Path) -> None:
