@@ -27,6 +27,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/evaluation/experiment_plots.py
   ForgettableSegLib/evaluation/experiment_report.py
   ForgettableSegLib/evaluation/experiment_results.py
+  ForgettableSegLib/evaluation/figures.py
   ForgettableSegLib/evaluation/metrics.py
   ForgettableSegLib/evaluation/plans.py
   ForgettableSegLib/evaluation/regimes.py
@@ -53,6 +54,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/jobs/experiment.py
   ForgettableSegLib/jobs/experiment_runs.py
   ForgettableSegLib/jobs/failures.py
+  ForgettableSegLib/jobs/figures.py
   ForgettableSegLib/jobs/finetune.py
   ForgettableSegLib/jobs/inputs.py
   ForgettableSegLib/jobs/job.py
@@ -84,6 +86,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/network/__init__.py
   ForgettableSegLib/network/backbones.py
   ForgettableSegLib/network/build.py
+  ForgettableSegLib/network/context.py
   ForgettableSegLib/network/forward.py
   ForgettableSegLib/network/fusion.py
   ForgettableSegLib/network/unet.py

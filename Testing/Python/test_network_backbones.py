@@ -92,6 +92,7 @@ def test_arguments_that_do_not_fit_are_refused(wrong: dict[str, Any]) -> None:
     [
         ({"architecture": "nnunet"}, "tgf"),
         ({"architecture": "nnunet", "tgf": False, "score_features": "penultimate"}, "score_features"),
+        ({"architecture": "nnunet", "tgf": False, "context_slices": 1}, "context_slices"),
         ({"architecture": "unetr", "tgf": False}, "patch_size"),
         ({"architecture": "unetr", "tgf": False, "patch_size": [24, 32]}, "patch_size"),
     ],
