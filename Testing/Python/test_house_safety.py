@@ -12,6 +12,7 @@ UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal
 # Files that may read environment variables, each with the reason.
 ENVIRONMENT_READERS = {
     "ForgettableSegLib/jobs/client.py": "hands its own variables on to the worker that it starts",
+    "ForgettableSegLib/jobs/experiment.py": "torchrun tells each process its rank, which decides its share of the runs",
     "ForgettableSegLib/training/distributed.py": "torchrun tells each process its rank in LOCAL_RANK",
 }
 
