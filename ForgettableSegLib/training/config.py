@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -217,28 +218,28 @@ def _embed(prompts: list[str], settings: TrainingSettings, start: ModelPackage |
 def _network_arguments(
     settings: TrainingSettings, task: Task, text: TextEmbeddings, start: ModelPackage | None
 ) -> NetworkArguments:
+    """The architecture of the settings, or the one that the start's weights belong to, for the classes of the task."""
     fusion = settings.fusion_mode
-    features, heads, architecture = settings.features, settings.num_heads, settings.architecture
-    window = settings.patch_size if architecture == "unetr" else None
-    context = settings.context_slices
     if start is not None:
-        # The architecture that the weights belong to.
-        arguments = start.card["network"]
-        fusion, features, heads = arguments["fusion"], tuple(arguments["features"]), arguments["num_heads"]
-        architecture, window = arguments.get("architecture", "unet"), arguments.get("window")
-        context = arguments.get("context_slices", 0)
+        before = NetworkArguments.from_dict(start.card["network"])
+        fusion = before.fusion
+    of_classes = {
+        "out_channels": task.num_classes,
+        "text_shape": None if fusion == "none" else tuple(text.vectors.shape),
+        "text_learned": text.learned and fusion != "none",
+    }
+    if start is not None:
+        return dataclasses.replace(before, **of_classes)
     return NetworkArguments(
         spatial_dims=settings.spatial_dims,
         in_channels=len(task.channels),
-        out_channels=task.num_classes,
-        features=features,
+        features=settings.features,
         fusion=fusion,
-        text_shape=None if fusion == "none" else tuple(text.vectors.shape),
-        text_learned=text.learned and fusion != "none",
-        num_heads=heads,
-        architecture=architecture,
-        window=window,
-        context_slices=context,
+        num_heads=settings.num_heads,
+        architecture=settings.architecture,
+        window=settings.patch_size if settings.architecture == "unetr" else None,
+        context_slices=settings.context_slices,
+        **of_classes,
     )
 
 
