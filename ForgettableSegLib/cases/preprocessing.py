@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -22,6 +23,10 @@ from .task import Task
 
 # Written into models and cache keys; raise it when the same settings give other arrays.
 VERSION = 1
+# Millimetres: what microscopes and any scanner lie between.
+_SPACINGS = (1e-4, 1e4)
+# More than any scanner makes: a prepared channel of it takes 8 GB.
+_MAX_VOXELS = 2**31
 # An axis is the slice axis by its spacing only if it is clearly the coarsest one.
 _CLEARLY_COARSER = 1.2
 
@@ -60,10 +65,13 @@ class Preprocessing:
             raise _invalid(f"spatial_dims must be 2 or 3, not {self.spatial_dims!r}.")
         if self.slice_axis not in (0, 1, 2):
             raise _invalid(f"slice_axis must be 0 (axial), 1 (coronal) or 2 (sagittal), not {self.slice_axis!r}.")
-        if len(self.spacing) != 3 or not all(step is None or step > 0 for step in self.spacing):
-            raise _invalid(f"spacing must be three numbers above zero, not {self.spacing!r}.")
+        low, high = _SPACINGS
+        if len(self.spacing) != 3 or not all(step is None or low <= step <= high for step in self.spacing):
+            raise _invalid(f"spacing must be three numbers above zero ({low} to {high:g} mm), not {self.spacing!r}.")
         if self.modality == "CT" and not self.ct_statistics:
             raise _invalid("Preprocessing of CT needs the intensity statistics of the training cases.")
+        if not all(math.isfinite(mean) and 0 < deviation < math.inf for mean, deviation in self.ct_statistics or ()):
+            raise _invalid(f"The intensity statistics {self.ct_statistics!r} are no means and deviations above zero.")
 
     def to_dict(self) -> dict[str, Any]:
         """Content for JSON; `from_dict` gives the same settings back."""
@@ -181,9 +189,17 @@ def prepare(
         name: how an error calls the image: its file, or its case.
 
     Raises:
-        ForgettableSegError: `CASE_INVALID` for NaN or infinite voxels or a wrong number of channels.
+        ForgettableSegError: `CASE_INVALID` for NaN or infinite voxels, a wrong number of channels, or a spacing that
+            would ask for an absurd number of voxels.
     """
     grid = PreparedGrid.plan(geometry, preprocessing.spacing, preprocessing.slice_axis)
+    if math.prod(grid.shape) > _MAX_VOXELS:
+        size = " x ".join(str(count) for count in grid.shape)
+        raise ForgettableSegError(
+            ErrorCode.CASE_INVALID,
+            f"{name} would have {size} voxels at the spacing that the model works at, which is too many.",
+            hint="Correct the spacing in its header, crop it, or use another model.",
+        )
     if preprocessing.ct_statistics is not None and len(image) != len(preprocessing.ct_statistics):
         raise ForgettableSegError(
             ErrorCode.CASE_INVALID,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ErrorCode, ForgettableSegError
-from .inputs import load_cases, load_predictor, load_task
+from .inputs import load_cases, load_predictor, load_task, rank_device
 from .job import JobContext, JobResult
 from .outputs import failed_ids, for_each_case, gather, open_output
 from .protocol import EXIT_DONE, EXIT_SOME_CASES_FAILED
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from ..cases.case import Case
     from ..evaluation.metrics import ClassResult
+    from ..training.distributed import ProcessGroup
 
 LabelMap = tuple["np.ndarray", "Any"]
 
@@ -34,17 +35,17 @@ def run(request: EvaluateRequest, context: JobContext) -> JobResult:
     from ..evaluation.statistics import compare_results
     from ..training.distributed import process_group
 
-    sources, cases, classes = _plan(request)
-    output = open_output(request.output, cases, context)
-
-    def one(case: Case, tell: Callable[[float], None]) -> dict[str, Any]:
-        return {
-            name: [result.to_dict() for result in _evaluate(case, predict(case), classes, request)]
-            for name, predict in sources.items()
-        }
-
     with process_group() as group:
         context.quiet = not group.is_main
+        sources, cases, classes = _plan(request, group)
+        output = open_output(request.output, cases, context)
+
+        def one(case: Case, tell: Callable[[float], None]) -> dict[str, Any]:
+            return {
+                name: [result.to_dict() for result in _evaluate(case, predict(case), classes, request)]
+                for name, predict in sources.items()
+            }
+
         rows = gather(for_each_case(context, cases, one, phase="evaluate", group=group), output, group)
     if not rows:
         return JobResult()
@@ -79,14 +80,14 @@ def mean_dice(results: list[ClassResult]) -> dict[str, float | None]:
 
 
 def _plan(
-    request: EvaluateRequest,
+    request: EvaluateRequest, group: ProcessGroup
 ) -> tuple[dict[str, Callable[[Case], LabelMap]], tuple[Case, ...], list[tuple[str, int]]]:
     """Return where predictions come from (by name of the set), the cases with references, and the classes."""
     from ..cases.files import read_label_map
 
     task = load_task(request.task)
     if request.model is not None:
-        predictor = load_predictor(request.model, request.device)
+        predictor = load_predictor(request.model, str(rank_device(request.device, group)))
         task = task or predictor.model.task
 
         def segment(case: Case) -> LabelMap:

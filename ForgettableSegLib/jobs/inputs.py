@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ErrorCode, ForgettableSegError
 
 if TYPE_CHECKING:
+    import torch
+
     from ..cases.case import CaseList
     from ..cases.task import Task
     from ..inference.predictor import Predictor
+    from ..training.distributed import ProcessGroup
 
 MODELS_KEPT = 2
 
@@ -92,6 +95,24 @@ def load_cases(cases: str | tuple[Mapping[str, Any], ...], task: Task | None = N
             raise ForgettableSegError(ErrorCode.CASE_LIST_INVALID, message, hint=hint)
         seen.add(case.case_id)
     return found
+
+
+def rank_device(name: str, group: ProcessGroup) -> torch.device:
+    """Return the device of this rank: under torchrun each has a GPU of its own.
+
+    Args:
+        name: auto, cpu, mps, cuda or cuda:<number>.
+        group: the ranks of the job.
+
+    Raises:
+        ForgettableSegError: DEVICE_UNAVAILABLE.
+    """
+    import torch
+
+    from ..inference.device import resolve_device
+
+    device = resolve_device(name)
+    return torch.device("cuda", group.local_rank) if group.is_distributed and device.type == "cuda" else device
 
 
 def load_predictor(model: str, device: str) -> Predictor:

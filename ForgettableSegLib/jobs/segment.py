@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .inputs import load_cases, load_predictor
+from .inputs import load_cases, load_predictor, rank_device
 from .job import JobContext, JobResult
 from .outputs import CaseFolder, failed_ids, for_each_case, gather, open_output, to_json, write_table, write_text
 from .protocol import EXIT_DONE, EXIT_SOME_CASES_FAILED
@@ -32,14 +32,14 @@ def run(request: SegmentRequest, context: JobContext) -> JobResult:
     from ..training.distributed import process_group
 
     cases = load_cases(request.input if request.cases is None else request.cases).cases
-    predictor = load_predictor(request.model, request.device)
-    output = open_output(request.output, cases, context)
-
-    def one(case: Case, tell: Callable[[float], None]) -> dict[str, Any]:
-        return _segment(predictor, case, request, output, context, tell)
-
     with process_group() as group:
         context.quiet = not group.is_main
+        predictor = load_predictor(request.model, str(rank_device(request.device, group)))
+        output = open_output(request.output, cases, context)
+
+        def one(case: Case, tell: Callable[[float], None]) -> dict[str, Any]:
+            return _segment(predictor, case, request, output, context, tell)
+
         rows = gather(for_each_case(context, cases, one, phase="segment", group=group), output, group)
     return _finish(rows, output, predictor.model.name, context) if rows else JobResult()
 

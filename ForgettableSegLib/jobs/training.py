@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ErrorCode, ForgettableSegError
 from .evaluate import mean_dice
-from .inputs import forget_predictors, load_cases, load_task, require_task
+from .inputs import forget_predictors, load_cases, load_task, rank_device, require_task
 from .job import JobContext, JobResult
 from .outputs import to_json, write_text
 from .requests import FinetuneRequest, ResumeRequest, TrainRequest
@@ -60,7 +60,7 @@ def train(request: TrainRequest, context: JobContext) -> JobResult:
     forget_predictors()
     with process_group() as group:
         context.quiet = not group.is_main
-        device = _device(settings.device, group)
+        device = rank_device(settings.device, group)
         labelled = [case for case in cases if case.label is not None]
         split = split_cases(labelled, ratios=settings.split_ratios, seed=settings.seed) if labelled else None
         if start is not None and split is not None and group.is_main:
@@ -98,7 +98,7 @@ def resume(request: ResumeRequest, context: JobContext) -> JobResult:
     with process_group() as group:
         context.quiet = not group.is_main
         context.log_to(folder)
-        device = _device(settings.device, group)
+        device = rank_device(settings.device, group)
         outcome = resume_training(folder=folder, device=device, listener=context, group=group)
         return _finish(outcome, device, group, context)
 
@@ -145,16 +145,6 @@ def _refuse_used(folder: Path) -> None:
         raise ForgettableSegError(ErrorCode.RUN_MISMATCH, message, hint="Resume that run, or choose another folder.")
     if folder.exists() and not folder.is_dir():
         raise ForgettableSegError(ErrorCode.OUTPUT_UNWRITABLE, f"{folder} is a file, not a folder for a run.")
-
-
-def _device(name: str, group: ProcessGroup) -> torch.device:
-    """The device of this rank: under torchrun each has a GPU of its own."""
-    import torch
-
-    from ..inference.device import resolve_device
-
-    device = resolve_device(name)
-    return torch.device("cuda", group.local_rank) if group.is_distributed and device.type == "cuda" else device
 
 
 def _kept_out(cases: Sequence[Case], split: Any) -> tuple[list[Case], bool]:

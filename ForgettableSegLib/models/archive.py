@@ -36,7 +36,7 @@ def read_files(path: Path, source: str) -> dict[str, bytes]:
     check_not_pickle(path.name, source)
     if path.is_dir():
         files = _read_folder(path, source)
-    elif zipfile.is_zipfile(path):
+    elif path.is_file() and zipfile.is_zipfile(path):
         files = _read_zip(path, source)
     else:
         raise invalid(source, "it is neither a folder nor a zip archive")
@@ -71,6 +71,8 @@ def _read_folder(folder: Path, source: str) -> dict[str, bytes]:
             if entry.is_symlink():
                 raise invalid(source, f"'{entry.name}' is a link to another place")
             _check_known(entry.name, source)
+            if not entry.is_file():  # reading a pipe would wait for ever
+                raise invalid(source, f"'{entry.name}' is not a file")
             _check_size(entry.name, entry.stat().st_size, source)
             files[entry.name] = entry.read_bytes()
     except OSError as error:

@@ -29,6 +29,8 @@ _OPTIONAL = {
     "metrics": dict,
 }
 _MAX_DEPTH = 16
+# 512 x 512 x 512: images are padded to the patch, so it decides how much memory is asked for.
+_MAX_PATCH = 2**27
 _WORDS = {str: "text", dict: "an object", list: "a list", int: "a whole number"}
 
 # Where on a machine a file lies, or the name of an image file: whose name is often that of a patient.
@@ -156,6 +158,8 @@ def _check_parts(card: Mapping[str, Any], source: str) -> None:
             raise invalid(source, f"the numbers of {what} differ ({one} and {other})")
     if not all(isinstance(n, int) and not isinstance(n, bool) and 1 <= n <= 4096 for n in card["patch_size"]):
         raise invalid(source, f"its patch_size {card['patch_size']} is not made of whole numbers from 1 to 4096")
+    if math.prod(card["patch_size"]) > _MAX_PATCH:
+        raise invalid(source, f"its patch_size {card['patch_size']} has more voxels than any network was trained on")
 
 
 def _leaves(
