@@ -13,8 +13,9 @@ from job_inputs import kinds, make_cases, run
 from synthetic import TASK
 
 from ForgettableSegLib.cases.files import read_label_map
+from ForgettableSegLib.cli import main
 from ForgettableSegLib.evaluation.plans import ExperimentPlan, Regime, Variant, load_plan, ready_plans
-from ForgettableSegLib.jobs.experiment import _share
+from ForgettableSegLib.jobs.experiment import _rank_as_shard, _share
 from ForgettableSegLib.jobs.job import JobContext
 from ForgettableSegLib.jobs.requests import make_request
 from ForgettableSegLib.jobs.runner import run_job
@@ -192,3 +193,33 @@ def test_too_few_cases_are_refused(study: tuple[list[dict[str, Any]], Path], tmp
     result, events = experiment((study[0][:2], tmp_path), "mini")
     assert result.exit_code == 2
     assert "too few" in events[-1]["text"]
+
+
+def test_the_command_line_asks_for_the_same(
+    study: tuple[list[dict[str, Any]], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment(study, "mini")
+    before = {path: path.stat().st_mtime_ns for path in study[1].glob("runs/*/result.json")}
+    table, task = tmp_path / "cases.csv", tmp_path / "task.json"
+    lines = [",".join([case["id"], case["images"][0], case["label"]]) for case in study[0]]
+    table.write_text("\n".join(["id,image,label", *lines]))
+    task.write_text(json.dumps(TASK.to_dict()))
+    settings = [part for name, value in TINY.items() for part in ("--set", f"{name}={json.dumps(value)}")]
+    places = ["--cases", str(table), "--task", str(task), "--output", str(study[1]), "--device", "cpu"]
+    arguments = ["experiment", "mini", *places, "--seeds", "0", "--iterations", "2", "--shard", "1/1", *settings]
+    assert main(arguments) == 0
+    assert "recommended" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in study[1].glob("runs/*/result.json")} == before
+
+
+def test_under_torchrun_each_rank_takes_its_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _rank_as_shard() == "1/1"
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert _rank_as_shard() == "3/4"
+
+
+def test_the_documentation_names_every_ready_plan() -> None:
+    text = (Path(__file__).parents[2] / "Documentation" / "experiments.md").read_text(encoding="utf-8")
+    named = {name for row in text.splitlines() if row.startswith("| `") for name in row.split("|")[1].split("`")[1::2]}
+    assert named == set(ready_plans())
