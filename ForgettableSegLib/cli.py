@@ -142,7 +142,8 @@ def _finetune(commands: Any) -> None:
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("cases", help=_CASES_HELP)
-    parser.add_argument("--run", required=True, help="folder of the run, new or empty")
+    # The second name is for torchrun, which takes `--run` for a short form of two options of its own.
+    parser.add_argument("--run", "--run-folder", required=True, help="folder of the run, new or empty")
     parser.add_argument("--task", help="JSON file with modality, channels and classes, if the case list has none")
     parser.add_argument("--name", help="name of the model that comes out")
     settings = parser.add_argument_group("settings")

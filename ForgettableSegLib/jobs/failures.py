@@ -32,6 +32,12 @@ def explain(error: BaseException, *, log: str = "") -> ForgettableSegError:
             "The memory did not suffice.",
             hint="Close other programs, choose a smaller patch or batch, or another device.",
         )
+    if _is_of_other_rank(error):
+        return ForgettableSegError(
+            ErrorCode.WORKER_DIED,
+            "Another process of this job has ended or cannot be reached.",
+            hint="Its own messages say why; a training can be resumed with as many processes.",
+        )
     if isinstance(error, OSError):
         known = _explain_os_error(error)
         if known is not None:
@@ -80,6 +86,13 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and (
         "out of memory" in str(error).lower() or "can't allocate memory" in str(error)
     )
+
+
+def _is_of_other_rank(error: BaseException) -> bool:
+    """Tell a failed collective of torch.distributed, whose errors have no class of their own over gloo."""
+    if type(error).__name__ in ("DistBackendError", "DistNetworkError"):
+        return True
+    return isinstance(error, RuntimeError) and "gloo" in str(error).lower()
 
 
 def _first_line(error: BaseException) -> str:
