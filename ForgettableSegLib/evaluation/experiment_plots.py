@@ -51,6 +51,7 @@ def _differences(plan: ExperimentPlan, summaries: Sequence[VariantSummary], metr
     several = len(plan.regimes) > 1
     labels = [f"{each.variant} ({each.regime})" if several else each.variant for each in reversed(rows)]
     axes.set_yticks(range(len(rows)), labels)
+    axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.axvline(0, color="gray", linewidth=1)
     axes.set_xlabel(f"{TITLES[metric]}: difference from '{plan.baseline}' (line: 95 % over cases; dots: seeds)")
     return _png(figure)

@@ -76,11 +76,11 @@ def _sections(
     plan: ExperimentPlan, runs: Sequence[RunResult], summaries: Sequence[VariantSummary], details: Mapping[str, Any]
 ) -> list[tuple[str, list[str], Table | None]]:
     """Title, paragraphs and table of each part."""
-    budget, batch = plan.settings["iterations"], plan.settings.get("batch_size")
+    batches = {run.facts.get("settings", plan.settings).get("batch_size") for run in runs} - {None}
     cases = ", ".join(f"{number} {part}" for part, number in details["cases"].items())
     intro = [
-        f"Every variant was trained for {budget} iterations (updates of the weights)"
-        + (f" of {batch} patches" if batch else "")
+        f"Every variant was trained for {plan.settings['iterations']} iterations (updates of the weights)"
+        + (f" of {', '.join(map(str, batches))} patches" if batches else "")
         + f", with the seeds {', '.join(map(str, plan.seeds))}, on the same split: {cases}. A replay adds a second "
         "batch to an iteration, and no iteration.",
         f"The baseline is '{plan.baseline}'. Computed on {details['device']}.",

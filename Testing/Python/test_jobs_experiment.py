@@ -77,7 +77,7 @@ def test_every_ready_plan_runs(study: tuple[list[dict[str, Any]], Path], name: s
     assert {row["regime"] for row in rows} == {regime.name for regime in plan.regimes}
     assert len(rows) == len(variants) * len(plan.regimes) * 2 * len({row["case"] for row in rows})
     report = (study[1] / name / "report.md").read_text(encoding="utf-8")
-    assert all(text in report for text in (plan.title, *plan.notes, "2 iterations", "one seed only"))
+    assert all(text in report for text in (plan.title, *plan.notes, "2 iterations", "4 patches", "one seed only"))
     content = json.loads((study[1] / name / "experiment.json").read_text())
     assert content["baseline"] == plan.baseline
     last = [event for event in events if event["event"] == "progress"][-1]
