@@ -15,6 +15,9 @@ set(FORGETTABLESEG_RESOURCE_FILES
   Resources/Experiments/table8.json
   Resources/Experiments/text_controls.json
   Resources/Icons/ForgettableSeg.png
+  Resources/Models/hippocampus/README.md
+  Resources/Models/hippocampus/model.json
+  Resources/Models/hippocampus/weights.safetensors
   Resources/Terminology/structures.json
   Resources/TextEmbeddings/README.md
   Resources/TextEmbeddings/minilm_l6_v2.npz
