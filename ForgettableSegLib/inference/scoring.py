@@ -28,7 +28,7 @@ class _LogitsAndFeatures(nn.Module):
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self.context_slices = network.context_slices
+        self.context_slices = getattr(network, "context_slices", 0)
         self.train(network.training)
 
     def forward(self, image: Tensor) -> Tensor:

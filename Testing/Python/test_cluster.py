@@ -46,7 +46,9 @@ def start(*command: str) -> subprocess.Popen[str]:
     """A command of torchrun."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
-    return subprocess.Popen([*TORCHRUN, *command], cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(
+        [*TORCHRUN, *command], cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, encoding="utf-8", errors="replace"
+    )
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
@@ -69,10 +71,10 @@ def test_the_page_shows_commands_that_exist() -> None:
     jobs = re.findall(r"-m ForgettableSegLib (\w+)", PAGE)
     assert {"train", "resume", "segment", "evaluate"} <= set(jobs)
     flags = set(re.findall(r"(?<=\s)--[a-z-]+", PAGE))
-    known = subprocess.run([*TORCHRUN, "--help"], capture_output=True, text=True).stdout
+    known = subprocess.run([*TORCHRUN, "--help"], capture_output=True, encoding="utf-8", errors="replace").stdout
     for job in set(jobs):
         known += subprocess.run(
-            [sys.executable, *LIBRARY, job, "--help"], cwd=ROOT, capture_output=True, text=True
+            [sys.executable, *LIBRARY, job, "--help"], cwd=ROOT, capture_output=True, encoding="utf-8", errors="replace"
         ).stdout
     slurm = {"--nodes", "--ntasks-per-node", "--gres", "--time", "--signal"}
     assert {flag for flag in flags - slurm if flag not in known} == set()

@@ -24,7 +24,8 @@ def _torchrun(folder: Path, run: str, settings: dict, processes: int = 2) -> sub
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}", "OMP_NUM_THREADS": "1"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         timeout=240,
         check=False,
     )

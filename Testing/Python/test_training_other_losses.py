@@ -129,7 +129,8 @@ def test_voxels_without_label_change_neither_loss_nor_gradient(kind: str) -> Non
     assert logits.grad[:, :, :2].abs().max() == 0
     with torch.no_grad():
         inner, per_sample = segmentation_loss(logits[:, :, 2:], labels[:, 2:], kind=kind)
-    torch.testing.assert_close(loss.detach(), inner)
+    # Sums of float32 over patches of two sizes.
+    torch.testing.assert_close(loss.detach(), inner, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(per_sample, cross_entropy(logits[:, :, 2:], labels[:, 2:]).detach())
 
 
