@@ -17,14 +17,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ErrorCode, ForgettableSegError
-from .case import Case
-from .content import content_key
-from .files import disk_full, is_out_of_space
-from .grid import PreparedGrid
-from .labels import values_present
-from .preprocessing import Prepared, Preprocessing, prepare_case
-from .task import Task
+from ForgettableSegLib.cases.case import Case
+from ForgettableSegLib.cases.content import content_key
+from ForgettableSegLib.cases.files import disk_full, is_out_of_space
+from ForgettableSegLib.cases.grid import PreparedGrid
+from ForgettableSegLib.cases.labels import values_present
+from ForgettableSegLib.cases.preprocessing import Prepared, Preprocessing, prepare_case
+from ForgettableSegLib.cases.task import Task
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
 # Written into every key; raise it when entries of the same settings change their layout.
 _VERSION = 1

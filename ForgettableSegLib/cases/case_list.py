@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import ErrorCode, ForgettableSegError
-from .case import Case, CaseList
-from .case_table import read_csv
-from .dicom import series_files
-from .files import SEGMENTATION_SUFFIX, stem_of, suffix_of
-from .task import Task
+from ForgettableSegLib.cases.case import Case, CaseList
+from ForgettableSegLib.cases.case_table import read_csv
+from ForgettableSegLib.cases.dicom import series_files
+from ForgettableSegLib.cases.files import SEGMENTATION_SUFFIX, stem_of, suffix_of
+from ForgettableSegLib.cases.task import Task
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 _LABEL_ENDINGS = re.compile(r"[-_.](seg|segmentation|label|labels|labelmap|mask|gt)$", re.IGNORECASE)

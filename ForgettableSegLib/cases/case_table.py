@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from ..errors import ErrorCode, ForgettableSegError
-from .case import Case
-from .files import stem_of
+from ForgettableSegLib.cases.case import Case
+from ForgettableSegLib.cases.files import stem_of
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
 _COLUMNS = {
     "id": ("id", "case", "case_id", "name"),

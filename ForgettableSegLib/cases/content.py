@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from .case import Case
-from .dicom import series_files
-from .files import suffix_of
-from .findings import CaseError, FindingCode
-from .text_headers import data_file_of
+from ForgettableSegLib.cases.case import Case
+from ForgettableSegLib.cases.dicom import series_files
+from ForgettableSegLib.cases.files import suffix_of
+from ForgettableSegLib.cases.findings import CaseError, FindingCode
+from ForgettableSegLib.cases.text_headers import data_file_of
 
 
 def content_key(case: Case) -> str:

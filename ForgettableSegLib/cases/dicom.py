@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from .findings import CaseError, FindingCode
+from ForgettableSegLib.cases.findings import CaseError, FindingCode
 
 _POSITION, _ORIENTATION = "0020|0032", "0020|0037"
 # Distances between slices that differ by more than this part of the usual one mean a missing slice or a varying step.

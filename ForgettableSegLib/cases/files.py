@@ -14,15 +14,22 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from ..errors import ErrorCode, ForgettableSegError
-from .case import Case
-from .dicom import read_series
-from .findings import CaseError, FindingCode, colour_image, four_dimensional, not_finite, unreadable
-from .geometry import Geometry
-from .labels import values_present
-from .nifti import check_complete, check_header, is_nifti
-from .task import Task
-from .text_headers import check_stated_spacing
+from ForgettableSegLib.cases.case import Case
+from ForgettableSegLib.cases.dicom import read_series
+from ForgettableSegLib.cases.findings import (
+    CaseError,
+    FindingCode,
+    colour_image,
+    four_dimensional,
+    not_finite,
+    unreadable,
+)
+from ForgettableSegLib.cases.geometry import Geometry
+from ForgettableSegLib.cases.labels import values_present
+from ForgettableSegLib.cases.nifti import check_complete, check_header, is_nifti
+from ForgettableSegLib.cases.task import Task
+from ForgettableSegLib.cases.text_headers import check_stated_spacing
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".dcm")
 SEGMENTATION_SUFFIX = ".seg.nrrd"

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
-from ..errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
 
 class FindingCode(StrEnum):

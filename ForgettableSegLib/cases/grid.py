@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import ArrayLike, NDArray
 
-from .geometry import Geometry
+from ForgettableSegLib.cases.geometry import Geometry
 
 
 @dataclass(frozen=True)

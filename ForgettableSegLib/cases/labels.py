@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .task import Task
+from ForgettableSegLib.cases.task import Task
 
 # Voxels that belong to no class: padding of patches. Losses, prototypes and scores leave them out.
 IGNORE_LABEL = 255

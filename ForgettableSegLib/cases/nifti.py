@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from .findings import CaseError, FindingCode, not_finite
+from ForgettableSegLib.cases.findings import CaseError, FindingCode, not_finite
 
 _HEADER_SIZE = 348
 _CHUNK = 1 << 20

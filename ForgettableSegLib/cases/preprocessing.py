@@ -12,14 +12,14 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..errors import ErrorCode, ForgettableSegError
-from .case import Case
-from .files import check_finite, read_header, read_image, read_label
-from .geometry import Geometry
-from .grid import PreparedGrid
-from .intensity import ForegroundStatistics, Scaling, clip_ct, ct_scaling, image_scaling
-from .labels import to_class_indices
-from .task import Task
+from ForgettableSegLib.cases.case import Case
+from ForgettableSegLib.cases.files import check_finite, read_header, read_image, read_label
+from ForgettableSegLib.cases.geometry import Geometry
+from ForgettableSegLib.cases.grid import PreparedGrid
+from ForgettableSegLib.cases.intensity import ForegroundStatistics, Scaling, clip_ct, ct_scaling, image_scaling
+from ForgettableSegLib.cases.labels import to_class_indices
+from ForgettableSegLib.cases.task import Task
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
 # Written into models and cache keys; raise it when the same settings give other arrays.
 VERSION = 1

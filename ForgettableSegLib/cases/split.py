@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from ..errors import ErrorCode, ForgettableSegError
-from .case import Case
+from ForgettableSegLib.cases.case import Case
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
 _PARTS = ("train", "validation", "test")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from ..errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
 # Class indices are stored in 8 bits, 255 is kept for "ignore".
 MAX_CLASSES = 254

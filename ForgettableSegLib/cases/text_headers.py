@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from .findings import CaseError, FindingCode
+from ForgettableSegLib.cases.findings import CaseError, FindingCode
 
 _HEADER_SIZE = 1 << 16
 _SPACING = re.compile(r"^(?:ElementSpacing\s*=|spacings\s*:)\s*(.+?)\s*$", re.IGNORECASE | re.MULTILINE)

@@ -6,14 +6,21 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from .case import Case
-from .content import file_key
-from .dicom import read_series
-from .files import check_finite, check_label_values, check_same_grid, label_path, read_image, read_label_map
-from .findings import CaseError, Finding, FindingCode
-from .geometry import Geometry
-from .labels import values_present
-from .task import Task
+from ForgettableSegLib.cases.case import Case
+from ForgettableSegLib.cases.content import file_key
+from ForgettableSegLib.cases.dicom import read_series
+from ForgettableSegLib.cases.files import (
+    check_finite,
+    check_label_values,
+    check_same_grid,
+    label_path,
+    read_image,
+    read_label_map,
+)
+from ForgettableSegLib.cases.findings import CaseError, Finding, FindingCode
+from ForgettableSegLib.cases.geometry import Geometry
+from ForgettableSegLib.cases.labels import values_present
+from ForgettableSegLib.cases.task import Task
 
 
 def validate_cases(

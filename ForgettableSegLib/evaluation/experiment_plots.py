@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .experiment_results import RunResult, VariantSummary, class_names, summarise_runs
-from .plans import ExperimentPlan
-from .report import TITLES
+from ForgettableSegLib.evaluation.experiment_results import RunResult, VariantSummary, class_names, summarise_runs
+from ForgettableSegLib.evaluation.plans import ExperimentPlan
+from ForgettableSegLib.evaluation.report import TITLES
 
 Curve = tuple[Sequence[float], Sequence[float]]
 

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
-
-from .metrics import METRICS, ClassResult, Convention
-from .statistics import PairedComparison
-from .summary import ClassSummary, Spread, summarise
+from ForgettableSegLib.evaluation.metrics import METRICS, ClassResult, Convention
+from ForgettableSegLib.evaluation.statistics import PairedComparison
+from ForgettableSegLib.evaluation.summary import ClassSummary, Spread, summarise
 
 SCHEMA = 1
 CASES_FILE = "evaluation_cases.csv"

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import wilcoxon
 
-from .metrics import HIGHER_IS_BETTER, ClassResult
-from .summary import MEAN_OF_CLASSES, case_means
+from ForgettableSegLib.evaluation.metrics import HIGHER_IS_BETTER, ClassResult
+from ForgettableSegLib.evaluation.summary import MEAN_OF_CLASSES, case_means
 
 COMPARED = ("dice", "sensitivity", "hd95_mm", "nsd")
 """Metrics that two result sets are compared by."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .metrics import METRICS, ClassResult
+from ForgettableSegLib.evaluation.metrics import METRICS, ClassResult
 
 MEAN_OF_CLASSES = "mean"
 """Name of the row that averages over the classes."""

@@ -6,16 +6,25 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .inputs import load_cases, load_predictor
-from .job import JobContext, JobResult
-from .outputs import CaseFolder, failed_ids, for_each_case, gather, open_output, to_json, write_table, write_text
-from .protocol import EXIT_DONE, EXIT_SOME_CASES_FAILED
-from .requests import AuditRequest
-from .segment import share_teller
+from ForgettableSegLib.jobs.inputs import load_cases, load_predictor
+from ForgettableSegLib.jobs.job import JobContext, JobResult
+from ForgettableSegLib.jobs.outputs import (
+    CaseFolder,
+    failed_ids,
+    for_each_case,
+    gather,
+    open_output,
+    to_json,
+    write_table,
+    write_text,
+)
+from ForgettableSegLib.jobs.protocol import EXIT_DONE, EXIT_SOME_CASES_FAILED
+from ForgettableSegLib.jobs.requests import AuditRequest
+from ForgettableSegLib.jobs.segment import share_teller
 
 if TYPE_CHECKING:
-    from ..cases.case import Case
-    from ..inference.predictor import Predictor
+    from ForgettableSegLib.cases.case import Case
+    from ForgettableSegLib.inference.predictor import Predictor
 
 KINDS = ("T1", "T2", "T3", "T4", "score", "review")
 
@@ -27,7 +36,7 @@ def run(request: AuditRequest, context: JobContext) -> JobResult:
         ForgettableSegError: if no case can be scored at all.
         Cancelled: what is complete stays.
     """
-    from ..training.distributed import process_group
+    from ForgettableSegLib.training.distributed import process_group
 
     cases = load_cases(request.cases).cases
     predictor = load_predictor(request.model, request.device)

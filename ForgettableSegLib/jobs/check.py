@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from ..errors import ErrorCode, ForgettableSegError
-from .job import JobContext, JobResult
-from .requests import CheckRequest
-from .versions import REQUIRED_PACKAGES, package_versions
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.jobs.job import JobContext, JobResult
+from ForgettableSegLib.jobs.requests import CheckRequest
+from ForgettableSegLib.jobs.versions import REQUIRED_PACKAGES, package_versions
 
 
 def run(request: CheckRequest, context: JobContext) -> JobResult:
@@ -26,7 +26,7 @@ def run(request: CheckRequest, context: JobContext) -> JobResult:
             hint="Install them in the Setup section of the module, or with pip.",
         )
     context.progress("check", 0, 1)
-    from ..inference.device import device_report, resolve_device
+    from ForgettableSegLib.inference.device import device_report, resolve_device
 
     device = resolve_device(request.device)
     seconds = _compute_on(device)

@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import ErrorCode
-from .protocol import FINAL_EVENTS, encode_request, parse_line
+from ForgettableSegLib.errors import ErrorCode
+from ForgettableSegLib.jobs.protocol import FINAL_EVENTS, encode_request, parse_line
 
 Event = dict[str, Any]
 _LOG_LINES = 200

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from .job import Event
+from ForgettableSegLib.jobs.job import Event
 
 _LINE_INTERVAL_S = 5.0
 

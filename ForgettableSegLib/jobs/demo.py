@@ -12,12 +12,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..models.package import ModelPackage
-from ..models.registry import find_model
-from . import demo_data, finetune, segment
-from .job import JobContext, JobResult
-from .protocol import EXIT_DONE
-from .requests import DemoRequest, make_request
+from ForgettableSegLib.jobs import demo_data, finetune, segment
+from ForgettableSegLib.jobs.job import JobContext, JobResult
+from ForgettableSegLib.jobs.protocol import EXIT_DONE
+from ForgettableSegLib.jobs.requests import DemoRequest, make_request
+from ForgettableSegLib.models.package import ModelPackage
+from ForgettableSegLib.models.registry import find_model
 
 MODEL = "hippocampus"
 """The starter model that segments, and that fine-tuning starts from."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import SimpleITK as sitk
 
-from ..errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
 HIPPOCAMPUS_CENTRES = {"left_hippocampus": (-27.0, -20.0, -16.0), "right_hippocampus": (27.0, -20.0, -16.0)}
 """Where both hippocampi lie in MNI space: right, anterior, superior, in mm."""

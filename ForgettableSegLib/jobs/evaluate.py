@@ -7,19 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ErrorCode, ForgettableSegError
-from .inputs import load_cases, load_predictor, load_task, rank_device
-from .job import JobContext, JobResult
-from .outputs import failed_ids, for_each_case, gather, open_output
-from .protocol import EXIT_DONE, EXIT_SOME_CASES_FAILED
-from .requests import EvaluateRequest
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.jobs.inputs import load_cases, load_predictor, load_task, rank_device
+from ForgettableSegLib.jobs.job import JobContext, JobResult
+from ForgettableSegLib.jobs.outputs import failed_ids, for_each_case, gather, open_output
+from ForgettableSegLib.jobs.protocol import EXIT_DONE, EXIT_SOME_CASES_FAILED
+from ForgettableSegLib.jobs.requests import EvaluateRequest
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..cases.case import Case
-    from ..evaluation.metrics import ClassResult
-    from ..training.distributed import ProcessGroup
+    from ForgettableSegLib.cases.case import Case
+    from ForgettableSegLib.evaluation.metrics import ClassResult
+    from ForgettableSegLib.training.distributed import ProcessGroup
 
 LabelMap = tuple["np.ndarray", "Any"]
 
@@ -31,9 +31,9 @@ def run(request: EvaluateRequest, context: JobContext) -> JobResult:
         ForgettableSegError: if nothing can be evaluated at all.
         Cancelled: at the next case; an earlier report stays.
     """
-    from ..evaluation.report import write_report
-    from ..evaluation.statistics import compare_results
-    from ..training.distributed import process_group
+    from ForgettableSegLib.evaluation.report import write_report
+    from ForgettableSegLib.evaluation.statistics import compare_results
+    from ForgettableSegLib.training.distributed import process_group
 
     with process_group() as group:
         context.quiet = not group.is_main
@@ -71,7 +71,7 @@ def run(request: EvaluateRequest, context: JobContext) -> JobResult:
 
 def mean_dice(results: list[ClassResult]) -> dict[str, float | None]:
     """Return the mean Dice of each class, and of the classes under "mean"."""
-    from ..evaluation.summary import MEAN_OF_CLASSES, summarise
+    from ForgettableSegLib.evaluation.summary import MEAN_OF_CLASSES, summarise
 
     dice = {row.name: row.metrics["dice"].to_dict()["mean"] for row in summarise(results)}
     if len(dice) == 1:
@@ -83,7 +83,7 @@ def _plan(
     request: EvaluateRequest, group: ProcessGroup
 ) -> tuple[dict[str, Callable[[Case], LabelMap]], tuple[Case, ...], list[tuple[str, int]]]:
     """Return where predictions come from (by name of the set), the cases with references, and the classes."""
-    from ..cases.files import read_label_map
+    from ForgettableSegLib.cases.files import read_label_map
 
     task = load_task(request.task)
     if request.model is not None:
@@ -113,7 +113,7 @@ def label_maps(folder: Path) -> dict[str, Path]:
     Raises:
         ForgettableSegError: FILE_MISSING if there is no such folder, CASE_LIST_INVALID if it holds none.
     """
-    from ..cases.files import stem_of, suffix_of
+    from ForgettableSegLib.cases.files import stem_of, suffix_of
 
     if not folder.is_dir():
         raise ForgettableSegError(ErrorCode.FILE_MISSING, f"The folder {folder} does not exist.")
@@ -131,7 +131,7 @@ def label_maps(folder: Path) -> dict[str, Path]:
 
 def _references(source: Path) -> tuple[tuple[Case, ...], Any]:
     """Cases with labels: of a case list, or one for each label map of a plain folder."""
-    from ..cases.case import Case
+    from ForgettableSegLib.cases.case import Case
 
     is_plain = source.is_dir() and not any((source / name).exists() for name in ("dataset.json", "labelsTr", "labels"))
     if not is_plain:
@@ -149,8 +149,8 @@ def _found(case: Case, files: dict[str, Path], folder: str) -> Path:
 
 def _classes_present(cases: tuple[Case, ...]) -> list[tuple[str, int]]:
     """Without a task, the classes are the values that the references hold."""
-    from ..cases.files import read_label_map
-    from ..cases.labels import values_present
+    from ForgettableSegLib.cases.files import read_label_map
+    from ForgettableSegLib.cases.labels import values_present
 
     values: set[int] = set()
     for case in cases:
@@ -164,8 +164,8 @@ def _classes_present(cases: tuple[Case, ...]) -> list[tuple[str, int]]:
 def _evaluate(
     case: Case, predicted: LabelMap, classes: list[tuple[str, int]], request: EvaluateRequest
 ) -> list[ClassResult]:
-    from ..cases.files import check_same_grid, label_path, read_label_map
-    from ..evaluation.metrics import evaluate_case
+    from ForgettableSegLib.cases.files import check_same_grid, label_path, read_label_map
+    from ForgettableSegLib.evaluation.metrics import evaluate_case
 
     prediction, geometry = predicted
     reference, own = read_label_map(label_path(case))
@@ -177,7 +177,7 @@ def _evaluate(
 
 
 def _results(rows: list[dict[str, Any]], name: str) -> list[ClassResult]:
-    from ..evaluation.metrics import ClassResult
+    from ForgettableSegLib.evaluation.metrics import ClassResult
 
     return [
         ClassResult(**{key: math.nan if value is None else value for key, value in result.items()})

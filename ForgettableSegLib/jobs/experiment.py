@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ErrorCode, ForgettableSegError
-from .experiment_runs import RunFolder, Study
-from .failures import explain
-from .inputs import forget_predictors, load_cases, load_task, require_task
-from .job import JobContext, JobResult
-from .outputs import open_output
-from .protocol import EXIT_DONE, EXIT_SOME_CASES_FAILED
-from .requests import ExperimentRequest
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.jobs.experiment_runs import RunFolder, Study
+from ForgettableSegLib.jobs.failures import explain
+from ForgettableSegLib.jobs.inputs import forget_predictors, load_cases, load_task, require_task
+from ForgettableSegLib.jobs.job import JobContext, JobResult
+from ForgettableSegLib.jobs.outputs import open_output
+from ForgettableSegLib.jobs.protocol import EXIT_DONE, EXIT_SOME_CASES_FAILED
+from ForgettableSegLib.jobs.requests import ExperimentRequest
 
 if TYPE_CHECKING:
-    from ..evaluation.plans import ExperimentPlan, PlannedRun
+    from ForgettableSegLib.evaluation.plans import ExperimentPlan, PlannedRun
 
 
 def run(request: ExperimentRequest, context: JobContext) -> JobResult:
@@ -52,9 +52,9 @@ def run(request: ExperimentRequest, context: JobContext) -> JobResult:
 
 
 def _study(request: ExperimentRequest, context: JobContext) -> tuple[Study, ExperimentPlan]:
-    from ..cases.split import split_cases
-    from ..evaluation.plans import load_plan
-    from ..training.settings import TrainingSettings
+    from ForgettableSegLib.cases.split import split_cases
+    from ForgettableSegLib.evaluation.plans import load_plan
+    from ForgettableSegLib.training.settings import TrainingSettings
 
     plan = load_plan(request.plan).changed(
         seeds=request.seeds, iterations=request.iterations, variants=request.variants, settings=request.settings
@@ -78,7 +78,7 @@ def _device(request: ExperimentRequest) -> Any:
     """The device; under torchrun each rank has a GPU of its own."""
     import torch
 
-    from ..inference.device import resolve_device
+    from ForgettableSegLib.inference.device import resolve_device
 
     device = resolve_device(request.device)
     rank = os.environ.get("LOCAL_RANK")
@@ -102,7 +102,7 @@ def _report(
     failed: dict[str, str],
     context: JobContext,
 ) -> JobResult:
-    from ..evaluation.experiment_report import write_experiment
+    from ForgettableSegLib.evaluation.experiment_report import write_experiment
 
     done = [folder.result(planned) for planned, folder in folders.items() if folder.is_done]
     undone = [planned.label for planned, folder in folders.items() if not folder.is_done]
@@ -135,7 +135,7 @@ def _report(
 def _plots(
     plan: ExperimentPlan, folders: dict[PlannedRun, RunFolder], done: list[Any], context: JobContext
 ) -> dict[str, bytes]:
-    from ..evaluation.experiment_plots import experiment_plots
+    from ForgettableSegLib.evaluation.experiment_plots import experiment_plots
 
     curves = {
         (planned.regime.name, planned.variant.name, planned.seed): folder.curves()

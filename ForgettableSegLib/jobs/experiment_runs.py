@@ -13,21 +13,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ErrorCode, ForgettableSegError
-from .job import JobContext
-from .outputs import to_json, write_text
-from .training import judge
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.jobs.job import JobContext
+from ForgettableSegLib.jobs.outputs import to_json, write_text
+from ForgettableSegLib.jobs.training import judge
 
 if TYPE_CHECKING:
     import torch
 
-    from ..cases.case import Case, CaseList
-    from ..cases.split import Split
-    from ..cases.task import Task
-    from ..evaluation.experiment_results import RunResult
-    from ..evaluation.plans import PlannedRun
-    from ..training.run import TrainingOutcome
-    from ..training.settings import TrainingSettings
+    from ForgettableSegLib.cases.case import Case, CaseList
+    from ForgettableSegLib.cases.split import Split
+    from ForgettableSegLib.cases.task import Task
+    from ForgettableSegLib.evaluation.experiment_results import RunResult
+    from ForgettableSegLib.evaluation.plans import PlannedRun
+    from ForgettableSegLib.training.run import TrainingOutcome
+    from ForgettableSegLib.training.settings import TrainingSettings
 
 RESULT_FILE = "result.json"
 # What a run computes does not depend on these.
@@ -49,8 +49,8 @@ class RunFolder:
 
     def result(self, planned: PlannedRun) -> RunResult:
         """The result, as that of this run of a plan."""
-        from ..evaluation.experiment_results import RunResult
-        from ..evaluation.metrics import ClassResult
+        from ForgettableSegLib.evaluation.experiment_results import RunResult
+        from ForgettableSegLib.evaluation.metrics import ClassResult
 
         content = json.loads((self.path / RESULT_FILE).read_text(encoding="utf-8"))
         results = tuple(
@@ -67,7 +67,7 @@ class RunFolder:
 
     def curves(self) -> dict[str, Any]:
         """Loss (smoothed) and validation Dice over the iterations."""
-        from ..evaluation.experiment_plots import smooth
+        from ForgettableSegLib.evaluation.experiment_plots import smooth
 
         rows = self.history()
         validated = [row for row in rows if row["validation_dice"]]
@@ -128,9 +128,9 @@ class Study:
             ForgettableSegError: the run could not be finished.
             Cancelled: it can be taken up again.
         """
-        from ..evaluation.regimes import limited_split, to_corrupt
-        from ..inference.predictor import Predictor
-        from ..training.export import model_package
+        from ForgettableSegLib.evaluation.regimes import limited_split, to_corrupt
+        from ForgettableSegLib.inference.predictor import Predictor
+        from ForgettableSegLib.training.export import model_package
 
         split = limited_split(self.split, planned.regime.training_cases, seed=planned.seed)
         corrupt = to_corrupt(self._select(split.train), planned.regime.corrupted_labels, seed=planned.seed)
@@ -168,7 +168,7 @@ class Study:
         self, planned: PlannedRun, folder: RunFolder, cases: CaseList, split: Split, listener: RunListener
     ) -> TrainingOutcome:
         """Go on with a run that was cut off, or start it."""
-        from ..training.run import resume_training, run_training
+        from ForgettableSegLib.training.run import resume_training, run_training
 
         if (folder.path / "config.json").is_file():
             try:
@@ -200,8 +200,8 @@ class Study:
 
     def _corrupted(self, case: Case, how: str, seed: int) -> Path:
         """The corrupted label of a case, written once."""
-        from ..cases.files import label_path, read_label_map, write_volume
-        from ..evaluation.regimes import corrupted
+        from ForgettableSegLib.cases.files import label_path, read_label_map, write_volume
+        from ForgettableSegLib.evaluation.regimes import corrupted
 
         path = self.output / "corrupted_labels" / f"{case.case_id}_{how}_{seed}.nii.gz"
         if not path.is_file():

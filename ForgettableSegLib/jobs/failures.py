@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from ..errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 _UNWRITABLE = {errno.EACCES, errno.EPERM, errno.EROFS}

@@ -5,20 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ErrorCode, ForgettableSegError
-from .job import JobContext, JobResult
-from .outputs import open_output
-from .requests import FiguresRequest
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.jobs.job import JobContext, JobResult
+from ForgettableSegLib.jobs.outputs import open_output
+from ForgettableSegLib.jobs.requests import FiguresRequest
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-    from ..cases.cache import PreparedCase
-    from ..cases.case import Case
-    from ..evaluation.figures import BankSample, CaseView
-    from ..models.package import ModelPackage
-    from ..training.config import RunConfig
+    from ForgettableSegLib.cases.cache import PreparedCase
+    from ForgettableSegLib.cases.case import Case
+    from ForgettableSegLib.evaluation.figures import BankSample, CaseView
+    from ForgettableSegLib.models.package import ModelPackage
+    from ForgettableSegLib.training.config import RunConfig
 
 CASES_FILE, BANK_FILE, HISTORY_FILE = "errors_and_activation.png", "bank_samples.png", "bank_history.png"
 SNAPSHOTS, THUMBNAILS = 5, 8
@@ -36,10 +36,10 @@ def run(request: FiguresRequest, context: JobContext) -> JobResult:
     """
     import matplotlib  # noqa: F401  before anything is computed
 
-    from ..evaluation.report import write_file
-    from ..inference.device import resolve_device
-    from ..models.package import ModelPackage
-    from ..training.config import RunConfig
+    from ForgettableSegLib.evaluation.report import write_file
+    from ForgettableSegLib.inference.device import resolve_device
+    from ForgettableSegLib.models.package import ModelPackage
+    from ForgettableSegLib.training.config import RunConfig
 
     folder = Path(request.run).absolute()
     config = RunConfig.read(folder)
@@ -62,8 +62,8 @@ def run(request: FiguresRequest, context: JobContext) -> JobResult:
 
 
 def _prepare(config: RunConfig, cases: list[Case], context: JobContext) -> list[PreparedCase]:
-    from ..cases.cache import CaseCache
-    from ..resources import user_cache_dir
+    from ForgettableSegLib.cases.cache import CaseCache
+    from ForgettableSegLib.resources import user_cache_dir
 
     def tell(done: int, of: int, case: str) -> None:
         context.check_cancelled()
@@ -82,8 +82,8 @@ def _cases(
     config: RunConfig, package: ModelPackage, device: torch.device, number: int, context: JobContext
 ) -> bytes | None:
     """The held-out cases with the most errors, each with its worst slice."""
-    from ..evaluation.figures import draw_cases
-    from ..network.forward import predict_prepared
+    from ForgettableSegLib.evaluation.figures import draw_cases
+    from ForgettableSegLib.network.forward import predict_prepared
 
     network = package.network().to(device)
     prepared = _prepare(config, config.select(config.split.test or config.split.validation), context)
@@ -112,7 +112,7 @@ def _view(
 ) -> CaseView:
     import numpy as np
 
-    from ..evaluation.figures import CaseView, class_activation
+    from ForgettableSegLib.evaluation.figures import CaseView, class_activation
 
     errors = (prediction != case.label).sum((1, 2))
     worst = int(errors.argmax()) if errors.any() else int((case.label > 0).sum((1, 2)).argmax())
@@ -139,7 +139,7 @@ def _input(case: PreparedCase, index: int, config: RunConfig) -> tuple[torch.Ten
     """What the network is shown of a slice, and where the slice is in it."""
     import torch
 
-    from ..network.context import with_neighbours
+    from ForgettableSegLib.network.context import with_neighbours
 
     if config.preprocessing.spatial_dims == 2:
         around = with_neighbours(case.image, index, index + 1, config.network.get("context_slices", 0))
@@ -151,8 +151,8 @@ def _input(case: PreparedCase, index: int, config: RunConfig) -> tuple[torch.Ten
 
 def _bank(folder: Path, config: RunConfig, context: JobContext) -> dict[str, bytes | None]:
     """How the bank changed; nothing for a run without one."""
-    from ..evaluation.figures import draw_bank, draw_bank_history, evenly
-    from ..training.recorder import BANK_HISTORY, read_bank_history
+    from ForgettableSegLib.evaluation.figures import draw_bank, draw_bank_history, evenly
+    from ForgettableSegLib.training.recorder import BANK_HISTORY, read_bank_history
 
     history = [entry for entry in read_bank_history(folder / BANK_HISTORY) if entry["samples"]]
     if not history:
@@ -184,7 +184,7 @@ def _bank(folder: Path, config: RunConfig, context: JobContext) -> dict[str, byt
 def _sample(case: PreparedCase, position: int, name: str, label: int) -> BankSample:
     import numpy as np
 
-    from ..evaluation.figures import BankSample
+    from ForgettableSegLib.evaluation.figures import BankSample
 
     mask = np.array(case.label[position]) == label if label else np.zeros(case.label.shape[1:], dtype=bool)
     area = float(mask.sum()) * case.spacing[1] * case.spacing[2]

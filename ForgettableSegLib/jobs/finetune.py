@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from . import training
-from .job import JobContext, JobResult
-from .requests import FinetuneRequest
+from ForgettableSegLib.jobs import training
+from ForgettableSegLib.jobs.job import JobContext, JobResult
+from ForgettableSegLib.jobs.requests import FinetuneRequest
 
 
 def run(request: FinetuneRequest, context: JobContext) -> JobResult:

@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
 if TYPE_CHECKING:
     import torch
 
-    from ..cases.case import CaseList
-    from ..cases.task import Task
-    from ..inference.predictor import Predictor
-    from ..training.distributed import ProcessGroup
+    from ForgettableSegLib.cases.case import CaseList
+    from ForgettableSegLib.cases.task import Task
+    from ForgettableSegLib.inference.predictor import Predictor
+    from ForgettableSegLib.training.distributed import ProcessGroup
 
 MODELS_KEPT = 2
 
@@ -33,7 +33,7 @@ def load_task(source: str | Mapping[str, Any] | None) -> Task | None:
     Raises:
         ForgettableSegError: FILE_MISSING or TASK_INVALID.
     """
-    from ..cases.task import Task
+    from ForgettableSegLib.cases.task import Task
 
     if source is None:
         return None
@@ -80,7 +80,7 @@ def load_cases(cases: str | tuple[Mapping[str, Any], ...], task: Task | None = N
     """
     from dataclasses import replace
 
-    from ..cases.case_list import cases_from_dicts, read_case_list
+    from ForgettableSegLib.cases.case_list import cases_from_dicts, read_case_list
 
     if isinstance(cases, str):
         found = read_case_list(cases, task=task)
@@ -109,7 +109,7 @@ def rank_device(name: str, group: ProcessGroup) -> torch.device:
     """
     import torch
 
-    from ..inference.device import resolve_device
+    from ForgettableSegLib.inference.device import resolve_device
 
     device = resolve_device(name)
     return torch.device("cuda", group.local_rank) if group.is_distributed and device.type == "cuda" else device
@@ -125,10 +125,10 @@ def load_predictor(model: str, device: str) -> Predictor:
     Raises:
         ForgettableSegError: MODEL_MISSING, MODEL_INVALID or DEVICE_UNAVAILABLE.
     """
-    from ..inference.device import resolve_device
-    from ..inference.predictor import Predictor
-    from ..models.package import ModelPackage
-    from ..models.registry import find_model
+    from ForgettableSegLib.inference.device import resolve_device
+    from ForgettableSegLib.inference.predictor import Predictor
+    from ForgettableSegLib.models.package import ModelPackage
+    from ForgettableSegLib.models.registry import find_model
 
     path = find_model(model).resolve()
     resolved = resolve_device(device)

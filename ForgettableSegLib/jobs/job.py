@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import Cancelled, ForgettableSegError
-from ..resources import user_dir
-from .failures import explain
-from .protocol import EXIT_DONE, EXIT_SOME_CASES_FAILED
+from ForgettableSegLib.errors import Cancelled, ForgettableSegError
+from ForgettableSegLib.jobs.failures import explain
+from ForgettableSegLib.jobs.protocol import EXIT_DONE, EXIT_SOME_CASES_FAILED
+from ForgettableSegLib.resources import user_dir
 
 Event = dict[str, Any]
 

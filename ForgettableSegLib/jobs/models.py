@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .job import JobContext, JobResult
-from .requests import ModelsRequest
+from ForgettableSegLib.jobs.job import JobContext, JobResult
+from ForgettableSegLib.jobs.requests import ModelsRequest
 
 
 def run(request: ModelsRequest, context: JobContext) -> JobResult:
@@ -28,7 +28,7 @@ def run(request: ModelsRequest, context: JobContext) -> JobResult:
 
 
 def _list(request: ModelsRequest) -> JobResult:
-    from ..models.registry import list_models
+    from ForgettableSegLib.models.registry import list_models
 
     models = list_models()
     lines = [
@@ -40,8 +40,8 @@ def _list(request: ModelsRequest) -> JobResult:
 
 
 def _show(request: ModelsRequest) -> JobResult:
-    from ..models.package import ModelPackage
-    from ..models.registry import find_model
+    from ForgettableSegLib.models.package import ModelPackage
+    from ForgettableSegLib.models.registry import find_model
 
     package = ModelPackage.read(find_model(request.name))
     card = dict(package.card)
@@ -53,7 +53,7 @@ def _show(request: ModelsRequest) -> JobResult:
 
 
 def _install(request: ModelsRequest) -> JobResult:
-    from ..models.registry import install
+    from ForgettableSegLib.models.registry import install
 
     model = install(request.path)
     return JobResult(
@@ -62,15 +62,15 @@ def _install(request: ModelsRequest) -> JobResult:
 
 
 def _export(request: ModelsRequest) -> JobResult:
-    from ..models.package import ModelPackage
-    from ..models.registry import find_model
+    from ForgettableSegLib.models.package import ModelPackage
+    from ForgettableSegLib.models.registry import find_model
 
     path = ModelPackage.read(find_model(request.name)).write(request.path)
     return JobResult(result={"name": request.name, "path": str(path)}, text=f"Exported '{request.name}' to {path}.")
 
 
 def _remove(request: ModelsRequest) -> JobResult:
-    from ..models.registry import remove
+    from ForgettableSegLib.models.registry import remove
 
     freed = remove(request.name)
     return JobResult(

@@ -11,17 +11,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import Cancelled, ErrorCode, ForgettableSegError
-from .failures import explain
-from .job import JobContext, is_fatal_for_batch
-from .protocol import plain
+from ForgettableSegLib.errors import Cancelled, ErrorCode, ForgettableSegError
+from ForgettableSegLib.jobs.failures import explain
+from ForgettableSegLib.jobs.job import JobContext, is_fatal_for_batch
+from ForgettableSegLib.jobs.protocol import plain
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..cases.case import Case
-    from ..cases.geometry import Geometry
-    from ..training.distributed import ProcessGroup
+    from ForgettableSegLib.cases.case import Case
+    from ForgettableSegLib.cases.geometry import Geometry
+    from ForgettableSegLib.training.distributed import ProcessGroup
 
 
 def open_output(folder: str, cases: Iterable[Case], context: JobContext) -> Path:
@@ -74,7 +74,7 @@ class CaseFolder:
         Raises:
             ForgettableSegError: OUTPUT_UNWRITABLE, DISK_FULL, or REQUEST_INVALID if a file is one of the inputs.
         """
-        from ..cases.files import write_volume
+        from ForgettableSegLib.cases.files import write_volume
 
         names = {kind: f"{self._case.case_id}_{kind}{self._format}" for kind in volumes}
         if review is not None:

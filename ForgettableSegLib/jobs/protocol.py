@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
-from ..errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
 PREFIX = "@fs "
 """Starts every line that is an event; whatever else a stream carries is log text."""

@@ -12,8 +12,8 @@ from functools import cache
 from types import UnionType
 from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
 
-from ..errors import ErrorCode, ForgettableSegError
-from .arguments import (
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.jobs.arguments import (
     Cases,
     Convention,
     Count,
@@ -29,7 +29,7 @@ from .arguments import (
     TaskSource,
     Text,
 )
-from .protocol import plain
+from ForgettableSegLib.jobs.protocol import plain
 
 
 @dataclass(frozen=True, kw_only=True)

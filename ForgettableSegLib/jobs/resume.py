@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from . import training
-from .job import JobContext, JobResult
-from .requests import ResumeRequest
+from ForgettableSegLib.jobs import training
+from ForgettableSegLib.jobs.job import JobContext, JobResult
+from ForgettableSegLib.jobs.requests import ResumeRequest
 
 
 def run(request: ResumeRequest, context: JobContext) -> JobResult:

@@ -8,11 +8,11 @@ import os
 import sys
 from pathlib import Path
 
-from ..errors import Cancelled
-from .failures import explain
-from .job import JobContext, JobResult
-from .protocol import EXIT_BAD_REQUEST, EXIT_CANCELLED
-from .requests import Request
+from ForgettableSegLib.errors import Cancelled
+from ForgettableSegLib.jobs.failures import explain
+from ForgettableSegLib.jobs.job import JobContext, JobResult
+from ForgettableSegLib.jobs.protocol import EXIT_BAD_REQUEST, EXIT_CANCELLED
+from ForgettableSegLib.jobs.requests import Request
 
 
 def run_job(request: Request, context: JobContext) -> JobResult:

@@ -6,15 +6,24 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .inputs import load_cases, load_predictor, rank_device
-from .job import JobContext, JobResult
-from .outputs import CaseFolder, failed_ids, for_each_case, gather, open_output, to_json, write_table, write_text
-from .protocol import EXIT_DONE, EXIT_SOME_CASES_FAILED
-from .requests import SegmentRequest
+from ForgettableSegLib.jobs.inputs import load_cases, load_predictor, rank_device
+from ForgettableSegLib.jobs.job import JobContext, JobResult
+from ForgettableSegLib.jobs.outputs import (
+    CaseFolder,
+    failed_ids,
+    for_each_case,
+    gather,
+    open_output,
+    to_json,
+    write_table,
+    write_text,
+)
+from ForgettableSegLib.jobs.protocol import EXIT_DONE, EXIT_SOME_CASES_FAILED
+from ForgettableSegLib.jobs.requests import SegmentRequest
 
 if TYPE_CHECKING:
-    from ..cases.case import Case
-    from ..inference.predictor import Predictor
+    from ForgettableSegLib.cases.case import Case
+    from ForgettableSegLib.inference.predictor import Predictor
 
 KINDS = ("segmentation", "confidence", "prototype_ratio", "probabilities", "review")
 
@@ -29,7 +38,7 @@ def run(request: SegmentRequest, context: JobContext) -> JobResult:
         ForgettableSegError: if nothing can be segmented at all.
         Cancelled: what is complete stays.
     """
-    from ..training.distributed import process_group
+    from ForgettableSegLib.training.distributed import process_group
 
     cases = load_cases(request.input if request.cases is None else request.cases).cases
     with process_group() as group:
@@ -52,7 +61,7 @@ def _segment(
     context: JobContext,
     tell: Callable[[float], None],
 ) -> dict[str, Any]:
-    from ..cases.validation import series_warnings
+    from ForgettableSegLib.cases.validation import series_warnings
 
     for finding in series_warnings(case):
         context.warning(finding.message, case=case.case_id)

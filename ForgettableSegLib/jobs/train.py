@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from . import training
-from .job import JobContext, JobResult
-from .requests import TrainRequest
+from ForgettableSegLib.jobs import training
+from ForgettableSegLib.jobs.job import JobContext, JobResult
+from ForgettableSegLib.jobs.requests import TrainRequest
 
 
 def run(request: TrainRequest, context: JobContext) -> JobResult:

@@ -7,23 +7,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ErrorCode, ForgettableSegError
-from .evaluate import mean_dice
-from .inputs import forget_predictors, load_cases, load_task, rank_device, require_task
-from .job import JobContext, JobResult
-from .outputs import to_json, write_text
-from .requests import FinetuneRequest, ResumeRequest, TrainRequest
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.jobs.evaluate import mean_dice
+from ForgettableSegLib.jobs.inputs import forget_predictors, load_cases, load_task, rank_device, require_task
+from ForgettableSegLib.jobs.job import JobContext, JobResult
+from ForgettableSegLib.jobs.outputs import to_json, write_text
+from ForgettableSegLib.jobs.requests import FinetuneRequest, ResumeRequest, TrainRequest
 
 if TYPE_CHECKING:
     import torch
 
-    from ..cases.case import Case
-    from ..evaluation.metrics import ClassResult
-    from ..inference.predictor import Predictor
-    from ..models.package import ModelPackage
-    from ..training.config import RunConfig
-    from ..training.distributed import ProcessGroup
-    from ..training.run import TrainingOutcome
+    from ForgettableSegLib.cases.case import Case
+    from ForgettableSegLib.evaluation.metrics import ClassResult
+    from ForgettableSegLib.inference.predictor import Predictor
+    from ForgettableSegLib.models.package import ModelPackage
+    from ForgettableSegLib.training.config import RunConfig
+    from ForgettableSegLib.training.distributed import ProcessGroup
+    from ForgettableSegLib.training.run import TrainingOutcome
 
 BEFORE_FILE = "held_out_before.json"
 """What the model to start from scored on the held-out cases, kept in the run folder for a resumed run."""
@@ -36,11 +36,11 @@ def train(request: TrainRequest, context: JobContext) -> JobResult:
         ForgettableSegError: with a sentence for the user.
         Cancelled: the run can be resumed.
     """
-    from ..cases.split import split_cases
-    from ..models.card import NAME
-    from ..training.distributed import process_group
-    from ..training.run import run_training
-    from ..training.settings import TrainingSettings
+    from ForgettableSegLib.cases.split import split_cases
+    from ForgettableSegLib.models.card import NAME
+    from ForgettableSegLib.training.distributed import process_group
+    from ForgettableSegLib.training.run import run_training
+    from ForgettableSegLib.training.settings import TrainingSettings
 
     settings = TrainingSettings.from_dict(request.settings)
     folder = Path(request.run).absolute()
@@ -88,9 +88,9 @@ def resume(request: ResumeRequest, context: JobContext) -> JobResult:
         ForgettableSegError: with a sentence for the user.
         Cancelled: the run can be resumed again.
     """
-    from ..training.config import RunConfig
-    from ..training.distributed import process_group
-    from ..training.run import resume_training
+    from ForgettableSegLib.training.config import RunConfig
+    from ForgettableSegLib.training.distributed import process_group
+    from ForgettableSegLib.training.run import resume_training
 
     folder = Path(request.run).absolute()
     settings = RunConfig.read(folder).settings
@@ -133,8 +133,8 @@ def _words(content: Any) -> Iterator[str]:
 def _start_model(request: TrainRequest) -> ModelPackage | None:
     if not isinstance(request, FinetuneRequest):
         return None
-    from ..models.package import ModelPackage
-    from ..models.registry import find_model
+    from ForgettableSegLib.models.package import ModelPackage
+    from ForgettableSegLib.models.registry import find_model
 
     return ModelPackage.read(find_model(request.model))
 
@@ -159,7 +159,7 @@ def _kept_out(cases: Sequence[Case], split: Any) -> tuple[list[Case], bool]:
 def _judge_before(
     start: ModelPackage, task: Any, cases: list[Case], folder: Path, device: torch.device, context: JobContext
 ) -> None:
-    from ..inference.predictor import Predictor
+    from ForgettableSegLib.inference.predictor import Predictor
 
     if [each.name for each in start.task.classes] != [each.name for each in task.classes] or not cases:
         return  # it cannot segment these classes
@@ -185,8 +185,8 @@ def judge(
         context: is told how far it has come.
         tell_failures: whether it is told of cases that cannot be used, too.
     """
-    from ..cases.files import read_label
-    from ..evaluation.metrics import evaluate_case
+    from ForgettableSegLib.cases.files import read_label
+    from ForgettableSegLib.evaluation.metrics import evaluate_case
 
     classes = [(each.name, each.value) for each in task.classes]
     values = {own.value: each.value for own, each in zip(predictor.model.task.classes, task.classes, strict=True)}
@@ -223,12 +223,12 @@ def _renumbered(labels: Any, values: dict[int, int]) -> Any:
 
 def _finish(outcome: TrainingOutcome, device: torch.device, group: ProcessGroup, context: JobContext) -> JobResult:
     """Calibrate, judge and export what a run has made; only the rank that speaks for the job does."""
-    from ..training.export import model_package
+    from ForgettableSegLib.training.export import model_package
 
     if not group.is_main:
         group.wait()
         return JobResult()
-    from ..inference.predictor import Predictor
+    from ForgettableSegLib.inference.predictor import Predictor
 
     config = outcome.config
     calibration = _calibration(outcome, device, context)
@@ -263,9 +263,9 @@ def _finish(outcome: TrainingOutcome, device: torch.device, group: ProcessGroup,
 
 
 def _calibration(outcome: TrainingOutcome, device: torch.device, context: JobContext) -> dict[str, Any]:
-    from ..inference.calibration import calibrate
-    from ..inference.scoring import feature_kind
-    from ..mining.prototypes import Prototypes
+    from ForgettableSegLib.inference.calibration import calibrate
+    from ForgettableSegLib.inference.scoring import feature_kind
+    from ForgettableSegLib.mining.prototypes import Prototypes
 
     config = outcome.config
     if not outcome.validation_cases:
@@ -293,7 +293,7 @@ def _calibration(outcome: TrainingOutcome, device: torch.device, context: JobCon
 
 def _card_measures(results: list[ClassResult], count: int) -> dict[str, Any]:
     """Means and deviations by class, as a model card shows them."""
-    from ..evaluation.summary import summarise
+    from ForgettableSegLib.evaluation.summary import summarise
 
     rows = summarise(results)
     measures: dict[str, Any] = {"count": count, "dice": mean_dice(results)}

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .inputs import load_cases, load_task, require_task
-from .job import JobContext, JobResult
-from .protocol import EXIT_DONE, EXIT_SOME_CASES_FAILED
-from .requests import ValidateRequest
+from ForgettableSegLib.jobs.inputs import load_cases, load_task, require_task
+from ForgettableSegLib.jobs.job import JobContext, JobResult
+from ForgettableSegLib.jobs.protocol import EXIT_DONE, EXIT_SOME_CASES_FAILED
+from ForgettableSegLib.jobs.requests import ValidateRequest
 
 if TYPE_CHECKING:
-    from ..cases.case import Case
+    from ForgettableSegLib.cases.case import Case
 
 
 def run(request: ValidateRequest, context: JobContext) -> JobResult:
@@ -20,7 +20,7 @@ def run(request: ValidateRequest, context: JobContext) -> JobResult:
         ForgettableSegError: if the case list or the task cannot be read.
         Cancelled: at the next case.
     """
-    from ..cases.validation import validate_cases
+    from ForgettableSegLib.cases.validation import validate_cases
 
     cases = load_cases(request.cases, load_task(request.task))
     task = require_task(cases.task, cases.source if isinstance(request.cases, str) else "The request")

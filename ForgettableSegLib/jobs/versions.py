@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from importlib import metadata
 
-from .. import __version__
+from ForgettableSegLib import __version__
 
 REQUIRED_PACKAGES = ("torch", "monai", "SimpleITK", "numpy", "scipy", "safetensors", "psutil", "tqdm")
 OPTIONAL_PACKAGES = ("open_clip_torch", "matplotlib")

@@ -27,9 +27,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from ..errors import ErrorCode, ForgettableSegError
-from .job import JobContext
-from .protocol import (
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.jobs.job import JobContext
+from ForgettableSegLib.jobs.protocol import (
     EXIT_CANCELLED,
     EXIT_DONE,
     MAX_REQUEST_CHARACTERS,
@@ -38,10 +38,10 @@ from .protocol import (
     parse_request,
     request_id,
 )
-from .requests import Request, make_request
-from .runner import run_job
-from .streams import EventStream
-from .versions import package_versions
+from ForgettableSegLib.jobs.requests import Request, make_request
+from ForgettableSegLib.jobs.runner import run_job
+from ForgettableSegLib.jobs.streams import EventStream
+from ForgettableSegLib.jobs.versions import package_versions
 
 GRACE_S = 1.5
 """A job has this long to reach a safe point once the client is gone; a run stays resumable from its last checkpoint."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .prototypes import class_masks, full_precision
-from .scores import true_class
+from ForgettableSegLib.mining.prototypes import class_masks, full_precision
+from ForgettableSegLib.mining.scores import true_class
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from .prototypes import AllReduce, Prototypes, centred, class_masks, full_precision
+from ForgettableSegLib.mining.prototypes import AllReduce, Prototypes, centred, class_masks, full_precision
 
 ScoreMode = Literal["bounded", "zscore", "paper"]
 Reduce = Literal["class", "pixel"]

@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from .forgetting import ForgettingStatistics
-from .scores import TERMS
+from ForgettableSegLib.mining.forgetting import ForgettingStatistics
+from ForgettableSegLib.mining.scores import TERMS
 
 Selection = Literal["score", "loss", "random", "foreground", "T1", "T2", "T3", "T4"]
 Admission = Literal["topk", "band", "forgetting"]
