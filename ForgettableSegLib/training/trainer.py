@@ -269,7 +269,7 @@ class Trainer:
         planned = int(budget / max(self.elapsed_s, 1e-3) * MEASURED_ITERATIONS)
         # Every rank trains as long as the slowest can.
         self.total = int(self.group.smallest(max(planned, MEASURED_ITERATIONS + 1)))
-        self.recorder.log(f"{self.settings.minutes:g} minutes are enough for {self.total} iterations.")
+        self.recorder.log(f"There is time for {self.total} iterations.")
 
     def _is_finished(self) -> bool:
         if self.total is None:
