@@ -118,14 +118,13 @@ def _read_folder(folder: Path, task: Task | None) -> CaseList:
 
 
 def _unlabelled(folder: Path, task: Task | None) -> tuple[Case, ...]:
-    """Cases of a folder of images, a DICOM series folder, or a folder of DICOM series folders."""
+    """Cases of a DICOM series folder, or of a folder of images and DICOM series folders."""
     volumes = [path for path in _volumes_in(folder) if suffix_of(path) not in (SEGMENTATION_SUFFIX, ".dcm")]
-    if volumes:
-        return tuple(Case(case_id, case_id, files) for case_id, files in _group_channels(volumes, task).items())
-    if series_files(folder):
+    if not volumes and series_files(folder):
         return (Case(folder.name, folder.name, (folder,)),)
     inner = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-    return tuple(Case(path.name, path.name, (path,)) for path in inner if series_files(path))
+    files_of = _group_channels(volumes, task) | {path.name: (path,) for path in inner if series_files(path)}
+    return tuple(Case(case_id, case_id, files) for case_id, files in files_of.items())
 
 
 def _read_json(path: Path) -> CaseList:

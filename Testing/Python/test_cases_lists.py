@@ -205,6 +205,13 @@ def test_dicom_folder_and_folder_of_them(shared_data: Path):
     assert read_image(single.cases[0])[0].shape == (1, 22, 512, 512)
 
 
+def test_files_and_dicom_folders_lie_side_by_side(shared_data: Path, tmp_path: Path):
+    shutil.copytree(shared_data / "DicomBrain" / "HippocampusCrop", tmp_path / "series")
+    shutil.copy(shared_data / "Hippocampus" / "imagesTr" / "hippocampus_004.nii.gz", tmp_path)
+    (tmp_path / "results").mkdir()
+    assert [case.case_id for case in read_case_list(tmp_path)] == ["hippocampus_004", "series"]
+
+
 def test_dicom_files_with_other_names(shared_data: Path, tmp_path: Path):
     """PACS exports often have no .dcm suffix."""
     folder = tmp_path / "series"
