@@ -102,6 +102,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/training/config.py
   ForgettableSegLib/training/distributed.py
   ForgettableSegLib/training/export.py
+  ForgettableSegLib/training/files.py
   ForgettableSegLib/training/gradients.py
   ForgettableSegLib/training/losses.py
   ForgettableSegLib/training/miner.py

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from ForgettableSegLib.training.losses import IGNORE_LABEL
+from ForgettableSegLib.cases.labels import IGNORE_LABEL
 
 NOISE_PROBABILITY, NOISE_SIGMA = 0.10, (0.0, 0.32)
 BLUR_PROBABILITY, BLUR_SIGMA = 0.20, (0.5, 1.0)

@@ -21,6 +21,7 @@ from ForgettableSegLib.models.package import ModelPackage
 from ForgettableSegLib.network.build import NetworkArguments
 from ForgettableSegLib.text.encoders import TextEmbeddings, encode_prompts
 from ForgettableSegLib.text.prompts import prompt_for
+from ForgettableSegLib.training.files import whole_text_file
 from ForgettableSegLib.training.recorder import Recorder
 from ForgettableSegLib.training.settings import TrainingSettings
 
@@ -251,6 +252,5 @@ def default_patch_size(cases: Sequence[PreparedCase], spatial_dims: int) -> tupl
 
 
 def _write_json(path: Path, content: Any) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
-    temporary.replace(path)
+    with whole_text_file(path) as stream:
+        stream.write(json.dumps(content, indent=1, allow_nan=False))

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from ForgettableSegLib.cases.labels import IGNORE_LABEL
 from ForgettableSegLib.training.boundary import boundary_dou_loss, boundary_loss, boundary_weight
 
-IGNORE_LABEL = 255
 TVERSKY_ALPHA, TVERSKY_BETA = 0.3, 0.7
 FOCAL_GAMMA = 2.0
 

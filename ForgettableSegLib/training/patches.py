@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from ForgettableSegLib.cases.cache import PreparedCase
+from ForgettableSegLib.cases.labels import IGNORE_LABEL
 from ForgettableSegLib.network.context import with_neighbours
-from ForgettableSegLib.training.losses import IGNORE_LABEL
 
 # After so many batches the pages of the memory-mapped arrays are given back, so that resident memory does not grow with
 # the number of cases.

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from ForgettableSegLib.training.files import whole_text_file
+
 
 class Listener(Protocol):
     """Who follows a run (a job's context is one)."""
@@ -137,9 +139,8 @@ class Recorder:
         if not self.is_main:
             return
         path = self.folder / "bank.json"
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(entries, indent=1), encoding="utf-8")
-        temporary.replace(path)
+        with whole_text_file(path) as stream:
+            stream.write(json.dumps(entries, indent=1))
         self.listener.artifact("bank", path)
         places = [[entry["case"], entry["slice"], entry["class"]] for entry in entries]
         with (self.folder / BANK_HISTORY).open("a", encoding="utf-8") as stream:
@@ -169,20 +170,17 @@ class Recorder:
             # A kill can leave half a line at the end: whatever does not read as a row is dropped too.
             rows = [row for row in csv.DictReader(stream) if (row["iteration"] or "").isdigit() and row["loss"]]
         kept = [row for row in rows if int(row["iteration"]) < iteration]
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("w", newline="", encoding="utf-8") as stream:
+        with whole_text_file(path) as stream:
             writer = csv.DictWriter(stream, HISTORY_COLUMNS, restval="", extrasaction="ignore")
             writer.writeheader()
             writer.writerows(kept)
-        temporary.replace(path)
 
     def _rewind_bank(self, iteration: int) -> None:
         path = self.folder / BANK_HISTORY
         if path.exists():
             lines = (json.dumps(entry) + "\n" for entry in read_bank_history(path) if entry["iteration"] <= iteration)
-            temporary = path.with_suffix(".tmp")
-            temporary.write_text("".join(lines), encoding="utf-8")
-            temporary.replace(path)
+            with whole_text_file(path) as stream:
+                stream.writelines(lines)
 
     def _append(self, event: Mapping[str, Any]) -> None:
         line = json.dumps({**event, "time": round(time.time(), 3)})

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ForgettableSegLib.cases.cache import PreparedCase
+from ForgettableSegLib.training.files import whole_text_file
 from ForgettableSegLib.training.miner import Miner
 from ForgettableSegLib.training.patches import PatchReader
 
@@ -28,8 +29,7 @@ def write_samples(path: Path, reader: PatchReader, miner: Miner) -> None:
     confidence, variability = history.confidence.tolist(), history.variability.tolist()
     columns = ("case", "slice", "score", "presentations", "correct", "learnt", "forgetting_events", "confidence")
     columns += ("variability", "replays", "in_bank", "reported_above_band", "suspect")
-    temporary = path.with_suffix(".tmp")
-    with temporary.open("w", newline="", encoding="utf-8") as stream:
+    with whole_text_file(path) as stream:
         writer = csv.writer(stream)
         writer.writerow(columns)
         for number in history.presentations.nonzero().flatten().tolist():
@@ -52,7 +52,6 @@ def write_samples(path: Path, reader: PatchReader, miner: Miner) -> None:
                     int(number in suspects),
                 ]
             )
-    temporary.replace(path)
 
 
 def bank_entries(reader: PatchReader, miner: Miner, class_names: Sequence[str], iteration: int) -> list[dict[str, Any]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ForgettableSegLib.cases.labels import IGNORE_LABEL
 from ForgettableSegLib.training.augmentation import Augmentation, blur, gamma
-from ForgettableSegLib.training.losses import IGNORE_LABEL
 
 
 def _batch(dims: int, size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:

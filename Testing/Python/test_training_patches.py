@@ -8,8 +8,8 @@ import torch
 from synthetic import TASK, write_cases
 
 from ForgettableSegLib.cases.cache import CaseCache, PreparedCase
+from ForgettableSegLib.cases.labels import IGNORE_LABEL
 from ForgettableSegLib.cases.preprocessing import plan_preprocessing
-from ForgettableSegLib.training.losses import IGNORE_LABEL
 from ForgettableSegLib.training.patches import PatchReader, PatchSampler, Prefetcher
 
 
