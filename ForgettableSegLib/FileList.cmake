@@ -89,6 +89,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/network/context.py
   ForgettableSegLib/network/forward.py
   ForgettableSegLib/network/fusion.py
+  ForgettableSegLib/network/mirror.py
   ForgettableSegLib/network/unet.py
   ForgettableSegLib/resources.py
   ForgettableSegLib/text/__init__.py

@@ -225,9 +225,7 @@ class Predictor:
         watch.begin("review")
         content = self._review(maps, reference, geometry, prepared, case_id)
         watch.end()
-        return Audit(
-            scores=maps, geometry=geometry, review=content, notes=tuple(watch.notes), seconds=watch.seconds
-        )
+        return Audit(scores=maps, geometry=geometry, review=content, notes=tuple(watch.notes), seconds=watch.seconds)
 
     def _check_channels(self, image: np.ndarray, name: str) -> None:
         channels = self.model.task.channels

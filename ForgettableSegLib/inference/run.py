@@ -214,9 +214,7 @@ def _channels(model: LoadedModel) -> tuple[str, ...]:
     return ESTIMATED_CHANNELS if model.scorer.has_prototypes else ESTIMATED_CHANNELS[:1]
 
 
-def _outputs(
-    model: LoadedModel, prepared: Prepared, watch: Watch, *, scored: bool
-) -> Iterator[tuple[slice, Tensor]]:
+def _outputs(model: LoadedModel, prepared: Prepared, watch: Watch, *, scored: bool) -> Iterator[tuple[slice, Tensor]]:
     watch.begin("predict")
     return iterate_logits(
         model.scorer.module(model.network) if scored else model.network,

@@ -29,6 +29,7 @@ class _LogitsAndFeatures(nn.Module):
         super().__init__()
         self.network = network
         self.context_slices = getattr(network, "context_slices", 0)
+        self.mirror_axes = getattr(network, "mirror_axes", ())
         self.train(network.training)
 
     def forward(self, image: Tensor) -> Tensor:

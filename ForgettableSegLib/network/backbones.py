@@ -30,6 +30,7 @@ class Backbone(nn.Module):
         dropout: probability.
         window: the only input size, voxels, that UNETR's positions are learnt for; larger images are seen window by
             window.
+        mirror_axes: see :func:`~ForgettableSegLib.network.mirror.mirrored_mean`.
 
     Raises:
         ForgettableSegError: PACKAGE_MISSING where MONAI needs one more package for it.
@@ -48,8 +49,10 @@ class Backbone(nn.Module):
         num_heads: int,
         dropout: float,
         window: Sequence[int] | None,
+        mirror_axes: Sequence[int] = (),
     ) -> None:
         super().__init__()
+        self.mirror_axes = tuple(mirror_axes)
         self.window = None if window is None else tuple(window)
         self.size_divisor = UNETR_PATCH if architecture == "unetr" else 2 ** (len(features) - 1)
         strides = [2] * (len(features) - 1)

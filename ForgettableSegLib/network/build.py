@@ -42,6 +42,7 @@ class NetworkArguments:
     architecture: str = "unet"
     window: tuple[int, ...] | None = None
     context_slices: int = 0
+    mirror_axes: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         _check_number("spatial_dims", self.spatial_dims, 2, 3)
@@ -66,6 +67,11 @@ class NetworkArguments:
         _check_number("context_slices", self.context_slices, 0, _MAX_CONTEXT)
         if self.context_slices and (self.spatial_dims != 2 or self.architecture != "unet"):
             _reject("context_slices", self.context_slices, "0 except in 2D with the architecture unet")
+        object.__setattr__(self, "mirror_axes", _sequence("mirror_axes", self.mirror_axes))
+        for value in self.mirror_axes:
+            _check_number("mirror_axes", value, 0, 2)
+        if len(set(self.mirror_axes)) < len(self.mirror_axes):
+            _reject("mirror_axes", self.mirror_axes, "different axes")
         self._check_architecture()
 
     def _check_architecture(self) -> None:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 from ForgettableSegLib.network.context import with_neighbours
+from ForgettableSegLib.network.mirror import mirrored_mean
 
 OVERLAP = 0.5
 # About 1 KB of activations a voxel at the top level of the U-Net: 2 GB for the largest whole slice or volume. Small
@@ -97,6 +98,7 @@ def iterate_logits(
     batch_size: int | None = None,
     on_step: OnStep | None = None,
     on_note: OnNote | None = None,
+    mirrored: bool = True,
 ) -> Iterator[tuple[slice, Tensor]]:
     """Logits of a prepared case, slab by slab, so that nobody has to hold them all.
 
@@ -109,6 +111,7 @@ def iterate_logits(
         batch_size: as in :func:`predict_prepared`.
         on_step: called before every forward pass with what is done and of how much; may raise to stop.
         on_note: called with one sentence for everything that was done differently from the plan.
+        mirrored: average over mirror images where the network was trained with them.
 
     Yields:
         the slices along S, and their float32 logits ``[classes, slices, H, W]``, about as many voxels at a time as
@@ -122,6 +125,7 @@ def iterate_logits(
     home, was_training = _home(network), network.training
     plan = _plan(tuple(image.shape[1:]), patch, spatial_dims=spatial_dims, device=device, batch_size=batch_size)
     start, count = 0, image.shape[1]
+    run = mirrored_mean(network) if mirrored else network
     network.eval()
     try:
         _move(network, plan.device)
@@ -129,7 +133,7 @@ def iterate_logits(
             stop = count if spatial_dims == 3 else min(count, start + _slices_per_slab(plan))
             steps = _Steps(on_step, start, count)
             try:
-                logits = _forward(network, _batch(network, image, start, stop, spatial_dims), plan, patch, steps)
+                logits = _forward(run, _batch(network, image, start, stop, spatial_dims), plan, patch, steps)
             except (RuntimeError, MemoryError) as error:
                 if not _is_out_of_memory(error):
                     raise
@@ -205,7 +209,9 @@ def _batch(network: nn.Module, image: np.ndarray, start: int, stop: int, spatial
     return torch.from_numpy(with_neighbours(image, start, stop, getattr(network, "context_slices", 0)))
 
 
-def _forward(network: nn.Module, batch: Tensor, plan: ForwardPlan, patch: tuple[int, ...], steps: _Steps) -> Tensor:
+def _forward(
+    network: Callable[[Tensor], Tensor], batch: Tensor, plan: ForwardPlan, patch: tuple[int, ...], steps: _Steps
+) -> Tensor:
     """Logits ``[classes, slices, H, W]`` of one slab."""
     spatial_dims = batch.ndim - 2
     precision = torch.autocast("cuda", dtype=torch.float16) if plan.device.type == "cuda" else nullcontext()

@@ -31,6 +31,7 @@ class TextGuidedUNet(nn.Module):
         text_learned: text is a parameter.
         num_heads: heads of the fusion; divides ``features[-1]``.
         dropout: probability in every convolution block.
+        mirror_axes: see :func:`~ForgettableSegLib.network.mirror.mirrored_mean`.
 
     Raises:
         ForgettableSegError: SETTING_INVALID from the fusion; the other values are checked by ``build_network``.
@@ -49,9 +50,11 @@ class TextGuidedUNet(nn.Module):
         num_heads: int = 4,
         dropout: float = 0.0,
         context_slices: int = 0,
+        mirror_axes: Sequence[int] = (),
     ) -> None:
         super().__init__()
         self.context_slices = context_slices
+        self.mirror_axes = tuple(mirror_axes)
         self.spatial_dims = spatial_dims
         self.feature_size = features[0]
         self.size_divisor = 2 ** (len(features) - 1)

@@ -1,18 +1,20 @@
 """Random changes of a batch of patches, all of the batch at once on its device.
 
 The four intensity changes are the paper's (gamma, Gaussian noise, Gaussian blur, brightness); their magnitudes and
-probabilities, which the paper does not state, are nnU-Net's. Rotation and scaling are optional.
+probabilities, which the paper does not state, are nnU-Net's. Rotation, scaling and mirroring are optional.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
 from ForgettableSegLib.cases.labels import IGNORE_LABEL
+from ForgettableSegLib.network.mirror import mirror
 
 NOISE_PROBABILITY, NOISE_SIGMA = 0.10, (0.0, 0.32)
 BLUR_PROBABILITY, BLUR_SIGMA = 0.20, (0.5, 1.0)
@@ -27,11 +29,17 @@ class Augmentation:
     Args:
         intensity: apply the four intensity changes.
         spatial: rotate and scale as well.
+        mirror_axes: mirror along each of these axes with a probability of one half, see `mirror`.
+        context_slices: neighbours on each side of a slice that are channels of the images.
     """
 
-    def __init__(self, *, intensity: bool, spatial: bool) -> None:
+    def __init__(
+        self, *, intensity: bool, spatial: bool, mirror_axes: Sequence[int] = (), context_slices: int = 0
+    ) -> None:
         self.intensity = intensity
         self.spatial = spatial
+        self.mirror_axes = tuple(mirror_axes)
+        self.context_slices = context_slices
 
     def __call__(self, images: Tensor, labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         """Change a batch.
@@ -45,6 +53,8 @@ class Augmentation:
             Images and labels of the same shapes. Voxels that a rotation brings in from outside get label 255.
         """
         generator = torch.Generator().manual_seed(seed)
+        for axis in self.mirror_axes:
+            images, labels = self._mirror(images, labels, axis, generator)
         if self.spatial:
             images, labels = self._rotate_and_scale(images, labels, generator)
         if self.intensity:
@@ -65,6 +75,13 @@ class Augmentation:
         values = torch.empty(size).uniform_(*bounds, generator=generator)
         untouched = torch.rand(size, generator=generator) >= probability
         return values.masked_fill_(untouched, identity).to(images.device).view(-1, *[1] * (images.ndim - 1))
+
+    def _mirror(self, images: Tensor, labels: Tensor, axis: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        chosen = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
+        turned = mirror(images, (axis,), context_slices=self.context_slices)
+        turned_labels = mirror(labels[:, None], (axis,))[:, 0]
+        images = torch.where(chosen.view(-1, *[1] * (images.ndim - 1)), turned, images)
+        return images, torch.where(chosen.view(-1, *[1] * (labels.ndim - 1)), turned_labels, labels)
 
     def _rotate_and_scale(self, images: Tensor, labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         size, dims = len(images), images.ndim - 2

@@ -240,6 +240,7 @@ def _network_arguments(
         architecture=settings.architecture,
         window=settings.patch_size if settings.architecture == "unetr" else None,
         context_slices=settings.context_slices,
+        mirror_axes=settings.mirror_axes,
         **of_classes,
     )
 

@@ -92,6 +92,9 @@ class TrainingSettings:
         foreground_oversampling: share of the patches that is centred on a foreground voxel.
         augmentation: gamma, noise, blur and brightness, as in the paper.
         spatial_augmentation: random rotation and scaling as well.
+        mirror_axes: axes of the case, its slices first (0) and then rows (1) and columns (2), along which patches are
+            mirrored at random; the model then averages over the mirror images of what it segments. In 2D axis 0 needs
+            `context_slices`. Not for structures that only their side tells apart.
         split_ratios: training, validation and held-out cases.
         seed: same seed, data and machine give the same model.
         device: "auto", "cpu", "mps", "cuda" or "cuda:n".
@@ -147,6 +150,7 @@ class TrainingSettings:
     foreground_oversampling: float = 0.33
     augmentation: bool = True
     spatial_augmentation: bool = True
+    mirror_axes: tuple[int, ...] = ()
     split_ratios: tuple[int, int, int] = (4, 1, 1)
     seed: int = 0
     device: str = "auto"
@@ -175,6 +179,8 @@ class TrainingSettings:
             _refuse("slice_axis", self.slice_axis, "0 (axial), 1 (coronal) or 2 (sagittal)")
         if self.patch_size is not None and (len(self.patch_size) != self.spatial_dims or min(self.patch_size) < 4):
             _refuse("patch_size", list(self.patch_size), f"{self.spatial_dims} numbers of at least 4")
+        if len(set(self.mirror_axes) & {0, 1, 2}) < len(self.mirror_axes):
+            _refuse("mirror_axes", list(self.mirror_axes), "some of 0, 1 and 2, each once")
         if len(self.features) < 2 or min(self.features) < 1:
             _refuse("features", list(self.features), "at least two positive numbers")
         if len(self.split_ratios) != 3 or min(self.split_ratios) < 0 or self.split_ratios[0] < 1:

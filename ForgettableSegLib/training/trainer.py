@@ -83,7 +83,12 @@ class Trainer:
             rank=group.rank,
             world_size=group.world_size,
         )
-        self.augmentation = Augmentation(intensity=settings.augmentation, spatial=settings.spatial_augmentation)
+        self.augmentation = Augmentation(
+            intensity=settings.augmentation,
+            spatial=settings.spatial_augmentation,
+            mirror_axes=network.mirror_axes,
+            context_slices=reader.context_slices,
+        )
         self.use_features = settings.score_features == "penultimate" and settings.pbs
         if self.use_features and not network.feature_size:
             msg = "The model's architecture has no penultimate features that scores could be made of."

@@ -16,7 +16,7 @@ from types import ModuleType
 import pytest
 from house import ROOT
 
-BACKEND = '''
+BACKEND = """
 import zipfile
 
 def get_requires_for_build_editable(config_settings=None):
@@ -32,7 +32,7 @@ def build_editable(directory, config_settings=None, metadata_directory=None):
         file.writestr("tiny-1.0.dist-info/WHEEL", wheel)
         file.writestr("tiny-1.0.dist-info/RECORD", "")
     return name
-'''
+"""
 PYPROJECT = """
 [build-system]
 requires = []

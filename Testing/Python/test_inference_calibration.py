@@ -136,9 +136,7 @@ def test_a_raise_between_cases_stops_and_the_network_keeps_its_mode(case: Prepar
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        calibrate(
-            network, prototypes(), [case] * 3, spatial_dims=2, patch_size=(8, 8), device="cpu", on_case=on_case
-        )
+        calibrate(network, prototypes(), [case] * 3, spatial_dims=2, patch_size=(8, 8), device="cpu", on_case=on_case)
     assert seen == [(0, 3), (1, 3)]
     assert network.training
 

@@ -81,9 +81,7 @@ def test_a_small_case_is_padded_as_training_pads_and_the_padding_is_cropped() ->
 
 def test_a_slice_axis_far_longer_than_a_batch_is_covered_once_and_in_order(image: np.ndarray) -> None:
     network = Pointwise()
-    slabs = list(
-        iterate_logits(network, image, spatial_dims=2, patch_size=(8, 8), device="cpu", batch_size=2)
-    )
+    slabs = list(iterate_logits(network, image, spatial_dims=2, patch_size=(8, 8), device="cpu", batch_size=2))
     assert [(where.start, where.stop) for where, _ in slabs] == [(0, 2), (2, 4), (4, 5)]
     assert [shape[0] for shape in network.shapes] == [2, 2, 1]
 

@@ -330,10 +330,14 @@ def test_an_audit_lights_up_exactly_the_wrong_labels(name: str, spatial_dims: in
     assert result.scores["score"][is_wrong].min() > 2 > 0.5 > result.scores["score"][~is_wrong].max()
     assert result.geometry == geometry
     assert result.review["channels"] == list(result.scores)
-    x, y, z = np.linalg.solve(
-        np.reshape(geometry.direction, (3, 3)) * geometry.spacing,
-        np.array(result.review["slices"][0]["position_lps"]) - geometry.origin,
-    ).round().astype(int)
+    x, y, z = (
+        np.linalg.solve(
+            np.reshape(geometry.direction, (3, 3)) * geometry.spacing,
+            np.array(result.review["slices"][0]["position_lps"]) - geometry.origin,
+        )
+        .round()
+        .astype(int)
+    )
     assert is_wrong[max(0, z - 1) : z + 2, max(0, y - 1) : y + 2, max(0, x - 1) : x + 2].any()
 
 

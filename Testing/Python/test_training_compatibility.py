@@ -12,8 +12,8 @@ from training_cases import Listener, assert_same, resume, train
 from ForgettableSegLib.errors import Cancelled
 from ForgettableSegLib.training.checkpoint import CheckpointFolder
 
-LATER_SETTINGS = ("architecture", "context_slices")
-LATER_ARGUMENTS = ("architecture", "window", "context_slices")
+LATER_SETTINGS = ("architecture", "context_slices", "mirror_axes")
+LATER_ARGUMENTS = ("architecture", "window", "context_slices", "mirror_axes")
 
 
 def test_an_older_run_is_resumed(tmp_path: Path) -> None:
