@@ -1,9 +1,10 @@
 """The one way to run a network over a prepared case, shared by validation during training and by inference.
 
-Whole slices (2D) or the whole volume (3D) go through the network where they fit, MONAI's sliding window with the
-training patch otherwise. What is smaller than the training patch is padded to it, because that is what the network
-saw in training, and the padding is cropped from the result. When memory runs out the rest is computed with less of
-it: smaller batches, then windows, then the processor.
+Whole slices (2D) or the whole volume (3D) go through the network where they fit into the training patch, MONAI's
+sliding window with that patch otherwise: an instance norm takes its statistics over all that the network sees, so a
+larger view than in training costs accuracy. What is smaller than the patch is padded to it for the same reason, and
+the padding is cropped from the result. When memory runs out the rest is computed with less of it: smaller batches, then
+the processor.
 """
 
 from __future__ import annotations
@@ -24,9 +25,8 @@ from ForgettableSegLib.network.context import with_neighbours
 from ForgettableSegLib.network.mirror import mirrored_mean
 
 OVERLAP = 0.5
-# About 1 KB of activations a voxel at the top level of the U-Net: 2 GB for the largest whole slice or volume. Small
-# batches stay in a processor's cache; a graphics card needs large ones to be busy.
-WHOLE_VOXELS = 2**21
+# About 1 KB of activations a voxel at the top level of the U-Net. Small batches stay in a processor's cache; a graphics
+# card needs large ones to be busy.
 BATCH_VOXELS = {"cpu": 2**18}
 BATCH_VOXELS_GPU = 2**21
 
@@ -41,12 +41,12 @@ class ForwardPlan:
     Args:
         device: where the network runs.
         batch: slices (whole slices) or windows a forward pass.
-        window: size of the sliding window, None for whole slices or the whole volume.
+        is_whole: whole slices or the whole volume fit into the patch; else it slides over them.
     """
 
     device: torch.device
     batch: int
-    window: tuple[int, ...] | None
+    is_whole: bool
 
 
 def predict_prepared(
@@ -139,7 +139,7 @@ def iterate_logits(
                     raise
                 logits = None
             if logits is None:  # outside the handler: its traceback would keep the failed tensors alive
-                plan = _smaller(plan, patch, on_note)
+                plan = _smaller(plan, on_note)
                 _move(network, plan.device)
                 continue
             yield from _slabs(logits, start)
@@ -154,23 +154,16 @@ def _plan(
     shape: tuple[int, ...], patch: tuple[int, ...], *, spatial_dims: int, device: torch.device, batch_size: int | None
 ) -> ForwardPlan:
     budget = BATCH_VOXELS.get(device.type, BATCH_VOXELS_GPU)
-    extent = shape[-spatial_dims:]
-    whole = math.prod(max(n, p) for n, p in zip(extent, patch, strict=True))
-    if whole <= max(WHOLE_VOXELS, math.prod(patch)):
-        batch = 1 if spatial_dims == 3 else batch_size or max(1, budget // whole)
-        return ForwardPlan(device, batch, None)
-    return ForwardPlan(device, batch_size or max(1, budget // math.prod(patch)), patch)
+    is_whole = all(n <= p for n, p in zip(shape[-spatial_dims:], patch, strict=True))
+    batch = 1 if is_whole and spatial_dims == 3 else batch_size or max(1, budget // math.prod(patch))
+    return ForwardPlan(device, batch, is_whole)
 
 
-def _smaller(plan: ForwardPlan, patch: tuple[int, ...], on_note: OnNote | None) -> ForwardPlan:
+def _smaller(plan: ForwardPlan, on_note: OnNote | None) -> ForwardPlan:
     """The next plan that needs less memory, said to the user."""
     if plan.batch > 1:
         smaller = replace(plan, batch=plan.batch // 2)
         note = f"Memory ran out on {plan.device}; went on with batches of {smaller.batch}."
-    elif plan.window is None:
-        smaller = replace(plan, window=patch)
-        size = " x ".join(str(n) for n in patch)
-        note = f"Memory ran out on {plan.device}; went on with windows of {size} voxels."
     elif plan.device.type != "cpu":
         smaller = replace(plan, device=torch.device("cpu"))
         note = f"Memory ran out on {plan.device}; went on on the processor, which is slower."
@@ -221,15 +214,15 @@ def _forward(
         with precision:
             return network(inputs).float()
 
-    if plan.window is None:
+    if plan.is_whole:
         logits = _run_whole(run, batch.to(plan.device), patch)
     else:
         if spatial_dims == 3:
-            steps.of = _count_windows(batch.shape[2:], plan.window)
+            steps.of = _count_windows(batch.shape[2:], patch)
             steps.advance = plan.batch
         logits = sliding_window_inference(
             batch,
-            plan.window,
+            patch,
             plan.batch,
             run,
             overlap=OVERLAP,
@@ -260,7 +253,7 @@ def _slabs(logits: Tensor, start: int) -> Iterator[tuple[slice, Tensor]]:
 
 
 def _slices_per_slab(plan: ForwardPlan) -> int:
-    return plan.batch if plan.window is None else 1
+    return plan.batch if plan.is_whole else 1
 
 
 def _count_windows(extent: Sequence[int], window: tuple[int, ...]) -> int:

@@ -89,7 +89,7 @@ def measure_axis(name: str, options: argparse.Namespace, folder: Path) -> list[l
 
 def measure_volumes(options: argparse.Namespace) -> list[list[Any]]:
     """Seconds and peak memory of segmenting deeper and deeper volumes of 128 x 128 a slice."""
-    predictor = Predictor(make_package(1.0), resolve_device(options.device))
+    predictor = Predictor(make_package(1.0, (128, 128)), resolve_device(options.device))
     rows = []
     for depth in DEPTHS:
         geometry = Geometry((128, 128, depth), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))

@@ -187,14 +187,14 @@ def install(environment: Path) -> None:
     subprocess.run([str(python), "-m", "pip", "install", "--quiet", NNUNET], check=True)
 
 
-def train_nnunet(steps: Steps, *, epochs: int, device: str) -> float:
+def train_nnunet(steps: Steps, *, epochs: int, device: str, memory_gb: float | None) -> float:
     """Plan, train and predict with nnU-Net; seconds of its training alone."""
     number = DATASET[len("Dataset") :].split("_")[0]
     trainer = "nnUNetTrainer" if epochs == 1000 else f"nnUNetTrainer_{epochs}epoch{'s' if epochs > 1 else ''}"
     processes, predictions = str(min(4, os.cpu_count() or 1)), str(steps.layout.predictions("nnunet"))
     steps.nnunet(
         "nnunet preprocess", "nnUNetv2_plan_and_preprocess", "-d", number, "-c", "2d", "-np", processes,
-        "--verify_dataset_integrity",
+        "--verify_dataset_integrity", *(() if memory_gb is None else ("-gpu_memory_target", f"{memory_gb:g}")),
     )  # fmt: skip
     seconds = steps.nnunet("nnunet train", "nnUNetv2_train", number, "2d", "0", "-tr", trainer, "-device", device)
     steps.nnunet(
@@ -271,6 +271,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--task", help="JSON file of the task, if the case list has none")
     parser.add_argument("--environment", type=Path, help="of nnU-Net (default: OUTPUT/environment)")
     parser.add_argument("--epochs", type=int, choices=EPOCHS, default=50, help="of nnU-Net, 250 iterations each")
+    parser.add_argument(
+        "--memory-gb",
+        type=float,
+        help="that nnU-Net plans its batch for (default: its own choice)",
+    )
     parser.add_argument("--minutes", type=float, help="of ours (default: as long as nnU-Net's training took)")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda", "mps"))
     parser.add_argument("--seed", type=int, default=0)
@@ -288,8 +293,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     environment = (options.environment or layout.output / "environment").absolute()
     install(environment)
     steps = Steps(layout, environment)
-    minutes = train_nnunet(steps, epochs=options.epochs, device=options.device) / 60
-    minutes = options.minutes or minutes
+    seconds = train_nnunet(steps, epochs=options.epochs, device=options.device, memory_gb=options.memory_gb)
+    minutes = options.minutes or seconds / 60
     train_ours(steps, minutes=minutes, seed=options.seed, device=options.device, settings=options.set)
     sys.stdout.write(report(steps, split, epochs=options.epochs, minutes=minutes))
 

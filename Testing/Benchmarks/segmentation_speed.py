@@ -9,7 +9,9 @@ of processor seconds still holds. Prints a Markdown table.
 from __future__ import annotations
 
 import argparse
+import math
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -29,8 +31,13 @@ from ForgettableSegLib.training.settings import TrainingSettings
 TEXT_LENGTH = 384
 
 
-def make_package(spacing: float) -> ModelPackage:
-    """The recommended 2D network, untrained: it is as fast as a trained one."""
+def make_package(spacing: float, size: Sequence[int]) -> ModelPackage:
+    """The recommended 2D network, untrained: it is as fast as a trained one.
+
+    Args:
+        spacing: of the model in mm.
+        size: voxels x, y, ... of 1 mm; the training patch is as large as such slices, which then pass whole.
+    """
     torch.manual_seed(0)
     settings = TrainingSettings()
     count = TASK.num_classes
@@ -51,7 +58,7 @@ def make_package(spacing: float) -> ModelPackage:
         "preprocessing": Preprocessing(2, "MR", 0, (None, spacing, spacing)).to_dict(),
         "network": arguments,
         "text": {"prompts": [each.name for each in TASK.classes]},
-        "patch_size": [64, 64],
+        "patch_size": [16 * math.ceil(n / spacing / 16) for n in (size[1], size[0])],
     }
     network = build_network(arguments)
     calibration = {level: torch.rand(512) for level in levels}
@@ -87,7 +94,7 @@ def main() -> None:
     device = resolve_device(options.device)
     geometry = Geometry(tuple(options.size), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))
     image = np.random.default_rng(0).gamma(2, 50, (1, *geometry.shape)).astype(np.float32)
-    predictor = Predictor(make_package(options.spacing), device)
+    predictor = Predictor(make_package(options.spacing, options.size), device)
     model = predictor.model
     prepared = prepare(image, geometry, model.preprocessing).image
     how = {"spatial_dims": 2, "patch_size": model.patch_size, "device": device}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 
@@ -51,21 +52,17 @@ def expected(image: np.ndarray) -> np.ndarray:
     return -((image[:1] - np.arange(3, dtype=np.float32)[:, None, None, None]) ** 2)
 
 
-@pytest.mark.parametrize(("spatial_dims", "patch"), [(2, (8, 8)), (2, (32, 16)), (3, (4, 8, 8)), (3, (8, 32, 16))])
-@pytest.mark.parametrize("whole_voxels", [2**21, 0])
-def test_whole_and_windowed_agree_with_the_pointwise_truth(
-    image: np.ndarray, spatial_dims: int, patch: tuple[int, ...], whole_voxels: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("spatial_dims", "patch"), [(2, (8, 8)), (2, (32, 32)), (2, (32, 16)), (3, (4, 8, 8)), (3, (8, 32, 32))]
+)
+def test_the_network_never_sees_more_or_less_than_the_training_patch(
+    image: np.ndarray, spatial_dims: int, patch: tuple[int, ...]
 ) -> None:
-    monkeypatch.setattr(forward, "WHOLE_VOXELS", whole_voxels)
     network = Pointwise()
     logits = predict_prepared(network, image, spatial_dims=spatial_dims, patch_size=patch, device="cpu")
     assert logits.dtype == torch.float32
     np.testing.assert_allclose(logits.numpy(), expected(image), atol=1e-5)
-    seen = network.shapes[0][2:]
-    if whole_voxels:
-        assert seen == tuple(max(n, p) for n, p in zip(image.shape[-spatial_dims:], patch, strict=True))
-    elif all(p <= n for n, p in zip(image.shape[-spatial_dims:], patch, strict=True)):
-        assert seen == patch
+    assert {shape[2:] for shape in network.shapes} == {patch}
 
 
 def test_a_small_case_is_padded_as_training_pads_and_the_padding_is_cropped() -> None:
@@ -74,14 +71,14 @@ def test_a_small_case_is_padded_as_training_pads_and_the_padding_is_cropped() ->
             return (image + image.sum(dim=(2, 3), keepdim=True)).repeat(1, 2, 1, 1)
 
     image = np.ones((1, 2, 3, 5), dtype=np.float32)
-    logits = predict_prepared(Sum(), image, spatial_dims=2, patch_size=(8, 4), device="cpu")
+    logits = predict_prepared(Sum(), image, spatial_dims=2, patch_size=(8, 6), device="cpu")
     assert logits.shape == (2, 2, 3, 5)
     assert torch.equal(logits, torch.full_like(logits, 16.0)), "padding is zeros, the mean of a normalised image"
 
 
 def test_a_slice_axis_far_longer_than_a_batch_is_covered_once_and_in_order(image: np.ndarray) -> None:
     network = Pointwise()
-    slabs = list(iterate_logits(network, image, spatial_dims=2, patch_size=(8, 8), device="cpu", batch_size=2))
+    slabs = list(iterate_logits(network, image, spatial_dims=2, patch_size=(20, 24), device="cpu", batch_size=2))
     assert [(where.start, where.stop) for where, _ in slabs] == [(0, 2), (2, 4), (4, 5)]
     assert [shape[0] for shape in network.shapes] == [2, 2, 1]
 
@@ -102,16 +99,17 @@ OUT_OF_MEMORY = {
 
 
 @pytest.mark.parametrize("kind", OUT_OF_MEMORY)
-def test_out_of_memory_first_shrinks_the_batch_then_the_window(image: np.ndarray, kind: str) -> None:
-    network, notes = Limited(8 * 8, OUT_OF_MEMORY[kind]), []
+@pytest.mark.parametrize("patch", [(8, 8), (20, 24)])
+def test_out_of_memory_shrinks_the_batch(image: np.ndarray, kind: str, patch: tuple[int, int]) -> None:
+    network, notes = Limited(math.prod(patch), OUT_OF_MEMORY[kind]), []
     parts = list(
         iterate_logits(
-            network, image, spatial_dims=2, patch_size=(8, 8), device="cpu", batch_size=4, on_note=notes.append
+            network, image, spatial_dims=2, patch_size=patch, device="cpu", batch_size=4, on_note=notes.append
         )
     )
     np.testing.assert_allclose(torch.cat([part for _, part in parts], dim=1).numpy(), expected(image), atol=1e-5)
-    assert ["batches of 2" in notes[0], "batches of 1" in notes[1], "windows of 8 x 8" in notes[2]] == [True] * 3
-    assert len(notes) == 3
+    assert ["batches of 2" in notes[0], "batches of 1" in notes[1]] == [True] * 2
+    assert len(notes) == 2
 
 
 def test_what_is_done_before_memory_runs_out_is_not_done_again(image: np.ndarray) -> None:
@@ -122,7 +120,7 @@ def test_what_is_done_before_memory_runs_out_is_not_done_again(image: np.ndarray
             return super().forward(image)
 
     network = Later()
-    slabs = list(iterate_logits(network, image, spatial_dims=2, patch_size=(8, 8), device="cpu", batch_size=2))
+    slabs = list(iterate_logits(network, image, spatial_dims=2, patch_size=(20, 24), device="cpu", batch_size=2))
     assert [where.start for where, _ in slabs] == [0, 2, 3, 4]
 
 
@@ -136,9 +134,9 @@ def test_not_even_one_window_is_one_plain_sentence(image: np.ndarray) -> None:
 
 def test_a_graphics_card_hands_over_to_the_processor() -> None:
     notes: list[str] = []
-    plan = forward.ForwardPlan(torch.device("mps"), 1, (8, 8))
-    smaller = forward._smaller(plan, (8, 8), notes.append)
-    assert smaller == forward.ForwardPlan(torch.device("cpu"), 1, (8, 8))
+    plan = forward.ForwardPlan(torch.device("mps"), 1, is_whole=False)
+    smaller = forward._smaller(plan, notes.append)
+    assert smaller == forward.ForwardPlan(torch.device("cpu"), 1, is_whole=False)
     assert "on the processor" in notes[0]
     assert "mps" in notes[0]
 
@@ -149,13 +147,10 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(image: np.ndarray) -> N
         predict_prepared(network, image, spatial_dims=2, patch_size=(8, 8), device="cpu")
 
 
-@pytest.mark.parametrize(
-    ("spatial_dims", "patch", "whole_voxels"), [(2, (8, 8), 2**21), (2, (8, 8), 0), (3, (4, 8, 8), 0)]
-)
+@pytest.mark.parametrize(("spatial_dims", "patch"), [(2, (20, 24)), (2, (8, 8)), (3, (4, 8, 8))])
 def test_steps_count_up_to_the_end_and_a_raise_stops(
-    image: np.ndarray, spatial_dims: int, patch: tuple[int, ...], whole_voxels: int, monkeypatch: pytest.MonkeyPatch
+    image: np.ndarray, spatial_dims: int, patch: tuple[int, ...]
 ) -> None:
-    monkeypatch.setattr(forward, "WHOLE_VOXELS", whole_voxels)
     steps: list[tuple[int, int]] = []
     network = Pointwise()
 

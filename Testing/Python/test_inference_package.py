@@ -37,8 +37,8 @@ def make_package(path: Path, image: np.ndarray, *, spatial_dims: int, features: 
     network = build_network(arguments).half().float().eval()
     spacing = (None, 1.0, 1.0) if spatial_dims == 2 else (3.0, 1.0, 1.0)
     preprocessing = Preprocessing(spatial_dims, "MR", 0, spacing)
-    patch = [16, 16] if spatial_dims == 2 else [4, 16, 16]
     prepared = prepare(image, GEOMETRY, preprocessing)
+    patch = list(prepared.image.shape[-spatial_dims:])
     inputs = torch.from_numpy(prepared.image)
     batch = inputs[None] if spatial_dims == 3 else inputs.transpose(0, 1)
     with torch.no_grad():

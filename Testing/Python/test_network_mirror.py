@@ -41,7 +41,7 @@ class Lopsided(nn.Module):
 
 
 def _predict(network: nn.Module, image: np.ndarray, dims: int) -> np.ndarray:
-    logits = predict_prepared(network, image, spatial_dims=dims, patch_size=(4,) * dims, device="cpu")
+    logits = predict_prepared(network, image, spatial_dims=dims, patch_size=image.shape[-dims:], device="cpu")
     return logits.numpy()
 
 
