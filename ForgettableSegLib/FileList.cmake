@@ -87,6 +87,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/network/backbones.py
   ForgettableSegLib/network/build.py
   ForgettableSegLib/network/context.py
+  ForgettableSegLib/network/ensemble.py
   ForgettableSegLib/network/forward.py
   ForgettableSegLib/network/fusion.py
   ForgettableSegLib/network/mirror.py
@@ -102,6 +103,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/training/checkpoint.py
   ForgettableSegLib/training/config.py
   ForgettableSegLib/training/distributed.py
+  ForgettableSegLib/training/ensemble.py
   ForgettableSegLib/training/export.py
   ForgettableSegLib/training/files.py
   ForgettableSegLib/training/gradients.py

@@ -13,6 +13,8 @@ import torch
 from monai.visualize import GradCAM
 from torch import nn
 
+from ForgettableSegLib.network.ensemble import Ensemble
+
 # Missed voxels are red, invented ones blue, and purple what was given to another class, which is both.
 ERROR_COLOURS = {1: (0.9, 0.1, 0.1), 2: (0.1, 0.3, 0.95), 3: (0.6, 0.1, 0.7)}
 # The last layer of each decoder, before the one that makes logits.
@@ -66,8 +68,11 @@ def class_activation(network: nn.Module, architecture: str, image: torch.Tensor,
         label: index of the class.
 
     Returns:
-        (*S) in [0, 1], 0 everywhere where nothing speaks for the class.
+        (*S) in [0, 1], 0 everywhere where nothing speaks for the class; of an ensemble the mean over its members.
     """
+    if isinstance(network, Ensemble):
+        parts = [class_activation(member, architecture, image, label) for member in network.members]
+        return np.mean(parts, axis=0)
     layer = _DECODERS.get(architecture)
     if layer is None:
         ups = network.up if architecture == "unet" else network.body.upsamples

@@ -78,7 +78,7 @@ def train(request: TrainRequest, context: JobContext) -> JobResult:
             split=split,
             group=group,
         )
-        return _finish(outcome, device, group, context)
+        return finish(outcome, device, group, context)
 
 
 def resume(request: ResumeRequest, context: JobContext) -> JobResult:
@@ -100,7 +100,7 @@ def resume(request: ResumeRequest, context: JobContext) -> JobResult:
         context.log_to(folder)
         device = rank_device(settings.device, group)
         outcome = resume_training(folder=folder, device=device, listener=context, group=group)
-        return _finish(outcome, device, group, context)
+        return finish(outcome, device, group, context)
 
 
 def _refuse_telling_name(name: str, cases: Sequence[Case]) -> None:
@@ -221,7 +221,7 @@ def _renumbered(labels: Any, values: dict[int, int]) -> Any:
     return table[labels]
 
 
-def _finish(outcome: TrainingOutcome, device: torch.device, group: ProcessGroup, context: JobContext) -> JobResult:
+def finish(outcome: TrainingOutcome, device: torch.device, group: ProcessGroup, context: JobContext) -> JobResult:
     """Calibrate, judge and export what a run has made; only the rank that speaks for the job does."""
     from ForgettableSegLib.training.export import model_package
 

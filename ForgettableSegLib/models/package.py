@@ -28,10 +28,12 @@ from ForgettableSegLib.models.archive import CARD, DOCUMENTS, WEIGHTS, check_not
 from ForgettableSegLib.models.card import SCHEMA, check_card, check_private, invalid, parse_card
 from ForgettableSegLib.network.backbones import Backbone
 from ForgettableSegLib.network.build import build_network
+from ForgettableSegLib.network.ensemble import Ensemble
 from ForgettableSegLib.network.unet import TextGuidedUNet
 
 _NETWORK, _PROTOTYPES, _CALIBRATION = "network.", "prototypes.", "calibration."
-_TEXT = "network.fusion.text"
+# Every member of an ensemble holds the same text.
+_TEXT = ("network.fusion.text", "network.members.0.fusion.text")
 _NOT_NEGATIVE = ("prototypes.variance", "prototypes.count", "calibration.")
 _MAX_BINS = 4096
 # The same content gives the same archive, whenever it is written.
@@ -197,7 +199,7 @@ class ModelPackage:
     @property
     def text(self) -> Tensor | None:
         """Embeddings of the prompts, [C-1, L] float32; None where the network uses no text."""
-        return self.tensors[_TEXT].float() if _TEXT in self.tensors else None
+        return next((self.tensors[name].float() for name in _TEXT if name in self.tensors), None)
 
     @property
     def prototypes(self) -> dict[str, Tensor] | None:
@@ -209,7 +211,7 @@ class ModelPackage:
         """Histograms by name, without the prefix."""
         return self._under(_CALIBRATION)
 
-    def network(self) -> TextGuidedUNet | Backbone:
+    def network(self) -> TextGuidedUNet | Backbone | Ensemble:
         """A new network with the weights in float32, on the CPU, in evaluation mode."""
         with torch.device("meta"):  # shapes only: the weights are not drawn at random to be overwritten
             network = build_network(self.card["network"])

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NoReturn
 
 from torch import Tensor, nn
 
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 from ForgettableSegLib.network.backbones import UNETR_PATCH, Backbone
+from ForgettableSegLib.network.ensemble import Ensemble
 from ForgettableSegLib.network.unet import TextGuidedUNet
 
 ARCHITECTURES = ("unet", "attention_unet", "unetr", "nnunet")
@@ -17,6 +19,7 @@ _MAX_LEVELS = 10
 _MAX_FEATURES = 4096
 _MAX_CHANNELS = 1024
 _MAX_CONTEXT = 5
+_MAX_MEMBERS = 8
 # What belongs to the classes and their texts; the rest of a network serves any classes.
 _OF_UNET = ("fusion", "text_shape", "text_learned", "context_slices")
 _OUTPUTS = ("output", "body.model.2", "body.output_block", "body.out")  # of each architecture
@@ -27,7 +30,8 @@ _CLASS_MODULES = ("fusion.text", "fusion.text_projection", "fusion.text_norm", *
 class NetworkArguments:
     """Everything needed to build a network again, as plain JSON values.
 
-    See :class:`TextGuidedUNet`, which the architecture "unet" is, and :class:`Backbone`, which the others are.
+    See :class:`TextGuidedUNet`, which the architecture "unet" is, and :class:`Backbone`, which the others are. With
+    ``members``, which are the ``mirror_axes`` of each, it is an :class:`Ensemble` of so many of them.
     """
 
     spatial_dims: int
@@ -43,6 +47,7 @@ class NetworkArguments:
     window: tuple[int, ...] | None = None
     context_slices: int = 0
     mirror_axes: tuple[int, ...] = ()
+    members: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         _check_number("spatial_dims", self.spatial_dims, 2, 3)
@@ -67,11 +72,11 @@ class NetworkArguments:
         _check_number("context_slices", self.context_slices, 0, _MAX_CONTEXT)
         if self.context_slices and (self.spatial_dims != 2 or self.architecture != "unet"):
             _reject("context_slices", self.context_slices, "0 except in 2D with the architecture unet")
-        object.__setattr__(self, "mirror_axes", _sequence("mirror_axes", self.mirror_axes))
-        for value in self.mirror_axes:
-            _check_number("mirror_axes", value, 0, 2)
-        if len(set(self.mirror_axes)) < len(self.mirror_axes):
-            _reject("mirror_axes", self.mirror_axes, "different axes")
+        object.__setattr__(self, "mirror_axes", _axes("mirror_axes", self.mirror_axes))
+        members = tuple(_axes("members", axes) for axes in _sequence("members", self.members))
+        object.__setattr__(self, "members", members)
+        if len(members) == 1 or len(members) > _MAX_MEMBERS or (members and self.mirror_axes):
+            _reject("members", members, f"2 to {_MAX_MEMBERS} lists of axes, and mirror_axes empty")
         self._check_architecture()
 
     def _check_architecture(self) -> None:
@@ -112,10 +117,11 @@ class NetworkArguments:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values that :meth:`from_dict` takes back."""
         plain = asdict(self)
+        plain["members"] = [list(axes) for axes in self.members]
         return {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
 
 
-def build_network(arguments: Mapping[str, Any] | NetworkArguments) -> TextGuidedUNet | Backbone:
+def build_network(arguments: Mapping[str, Any] | NetworkArguments) -> TextGuidedUNet | Backbone | Ensemble:
     """A network with new weights from its arguments.
 
     Raises:
@@ -123,7 +129,9 @@ def build_network(arguments: Mapping[str, Any] | NetworkArguments) -> TextGuided
     """
     if not isinstance(arguments, NetworkArguments):
         arguments = NetworkArguments.from_dict(arguments)
-    values = {field.name: getattr(arguments, field.name) for field in fields(arguments)}
+    if arguments.members:
+        return Ensemble([build_network(replace(arguments, members=(), mirror_axes=axes)) for axes in arguments.members])
+    values = {field.name: getattr(arguments, field.name) for field in fields(arguments) if field.name != "members"}
     if arguments.architecture != "unet":
         return Backbone(**{name: value for name, value in values.items() if name not in _OF_UNET})
     return TextGuidedUNet(**{name: value for name, value in values.items() if name not in ("architecture", "window")})
@@ -145,10 +153,11 @@ def transfer_weights(source: nn.Module | Mapping[str, Tensor], target: nn.Module
     kept: dict[str, Tensor] = {}
     new: list[str] = []
     for name, value in target.state_dict().items():
-        of_classes = name.startswith(tuple(f"{module}." for module in _CLASS_MODULES)) or name in _CLASS_MODULES
+        of_network = re.sub(r"^members\.\d+\.", "", name)
+        of_classes = f"{of_network}.".startswith(tuple(f"{module}." for module in _CLASS_MODULES))
         found = weights.get(name)
         if found is None or found.shape != value.shape or (of_classes and not same_classes):
-            new.append(name if name in _CLASS_MODULES else name.rpartition(".")[0])
+            new.append(name if of_network in _CLASS_MODULES else name.rpartition(".")[0])
         else:
             kept[name] = found
     target.load_state_dict(kept, strict=False)
@@ -159,6 +168,15 @@ def _sequence(name: str, value: Any) -> tuple[Any, ...]:
     if not isinstance(value, Sequence) or isinstance(value, str):
         _reject(name, value, "a list of numbers")
     return tuple(value)
+
+
+def _axes(name: str, value: Any) -> tuple[int, ...]:
+    axes = _sequence(name, value)
+    for axis in axes:
+        _check_number(name, axis, 0, 2)
+    if len(set(axes)) < len(axes):
+        _reject(name, value, "made of different axes")
+    return axes
 
 
 def _check_number(name: str, value: Any, lowest: int, highest: int) -> None:

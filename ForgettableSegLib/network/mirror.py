@@ -8,6 +8,8 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
+from ForgettableSegLib.network.ensemble import Ensemble
+
 
 def mirror(values: Tensor, axes: Collection[int], *, context_slices: int = 0) -> Tensor:
     """Mirror patches of cases ``[S, H, W]`` along some of these axes.
@@ -30,9 +32,14 @@ def mirror(values: Tensor, axes: Collection[int], *, context_slices: int = 0) ->
 def mirrored_mean(network: nn.Module) -> Callable[[Tensor], Tensor]:
     """The network, averaged over all mirror images along its ``mirror_axes``; itself where it has none.
 
+    Of an ensemble each member along its own.
+
     Args:
         network: (B, Ch, *S) to (B, C, *S).
     """
+    if isinstance(network, Ensemble):
+        runs = [mirrored_mean(member) for member in network.members]
+        return lambda image: torch.stack([run(image) for run in runs]).mean(0)
     axes, context_slices = getattr(network, "mirror_axes", ()), getattr(network, "context_slices", 0)
 
     def run(image: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from ForgettableSegLib.memory import peak_memory
 from ForgettableSegLib.models.package import ModelPackage
 from ForgettableSegLib.network.backbones import Backbone
 from ForgettableSegLib.network.build import build_network, transfer_weights
+from ForgettableSegLib.network.ensemble import Ensemble
 from ForgettableSegLib.network.unet import TextGuidedUNet
 from ForgettableSegLib.resources import user_cache_dir
 from ForgettableSegLib.training.checkpoint import CheckpointFolder
@@ -57,7 +58,7 @@ class TrainingOutcome:
 
     config: RunConfig
     folder: Path
-    network: TextGuidedUNet | Backbone
+    network: TextGuidedUNet | Backbone | Ensemble
     prototypes: dict[str, torch.Tensor]
     validation_cases: list[PreparedCase]
     validation_dice: float | None
@@ -200,7 +201,7 @@ def _prepare(
 def _trainer(
     config: RunConfig,
     folder: Path,
-    network: TextGuidedUNet | Backbone,
+    network: TextGuidedUNet | Backbone | Ensemble,
     prepared: Mapping[str, list[PreparedCase]],
     device: torch.device,
     group: ProcessGroup,

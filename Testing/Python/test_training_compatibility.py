@@ -13,7 +13,7 @@ from ForgettableSegLib.errors import Cancelled
 from ForgettableSegLib.training.checkpoint import CheckpointFolder
 
 LATER_SETTINGS = ("architecture", "context_slices", "mirror_axes")
-LATER_ARGUMENTS = ("architecture", "window", "context_slices", "mirror_axes")
+LATER_ARGUMENTS = ("architecture", "window", "context_slices", "mirror_axes", "members")
 
 
 def test_an_older_run_is_resumed(tmp_path: Path) -> None:
