@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NoReturn
@@ -153,11 +152,10 @@ def transfer_weights(source: nn.Module | Mapping[str, Tensor], target: nn.Module
     kept: dict[str, Tensor] = {}
     new: list[str] = []
     for name, value in target.state_dict().items():
-        of_network = re.sub(r"^members\.\d+\.", "", name)
-        of_classes = f"{of_network}.".startswith(tuple(f"{module}." for module in _CLASS_MODULES))
+        of_classes = name.startswith(tuple(f"{module}." for module in _CLASS_MODULES)) or name in _CLASS_MODULES
         found = weights.get(name)
         if found is None or found.shape != value.shape or (of_classes and not same_classes):
-            new.append(name if of_network in _CLASS_MODULES else name.rpartition(".")[0])
+            new.append(name if name in _CLASS_MODULES else name.rpartition(".")[0])
         else:
             kept[name] = found
     target.load_state_dict(kept, strict=False)

@@ -179,7 +179,7 @@ def configure(
     text = _embed(prompts, settings, start if same_classes else None)
     if text.warning:
         recorder.warning(text.warning)
-    network = _network_arguments(settings, task, text, start)
+    network = _network_arguments(settings, task, text, start, same_classes=same_classes)
     config = RunConfig(
         name=name,
         settings=settings,
@@ -217,12 +217,17 @@ def _embed(prompts: list[str], settings: TrainingSettings, start: ModelPackage |
 
 
 def _network_arguments(
-    settings: TrainingSettings, task: Task, text: TextEmbeddings, start: ModelPackage | None
+    settings: TrainingSettings, task: Task, text: TextEmbeddings, start: ModelPackage | None, *, same_classes: bool
 ) -> NetworkArguments:
-    """The architecture of the settings, or the one that the start's weights belong to, for the classes of the task."""
+    """The architecture of the settings, or the one that the start's weights belong to, for the classes of the task.
+
+    Of an ensemble, other classes start from its first network: there is nothing yet that several could agree on.
+    """
     fusion = settings.fusion_mode
     if start is not None:
         before = NetworkArguments.from_dict(start.card["network"])
+        if before.members and not same_classes:
+            before = dataclasses.replace(before, members=(), mirror_axes=before.members[0])
         fusion = before.fusion
     of_classes = {
         "out_channels": task.num_classes,

@@ -110,7 +110,10 @@ def run_training(
         network = build_network(config.network)
         network.set_text(text.vectors)
         if start is not None:
-            renewed = transfer_weights(start.network(), network, same_classes=config.start["same_classes"])
+            source = start.network()
+            if isinstance(source, Ensemble) and not isinstance(network, Ensemble):
+                source = source.members[0]
+            renewed = transfer_weights(source, network, same_classes=config.start["same_classes"])
             if renewed:
                 recorder.log(f"Started from {start.name}; new weights for: {', '.join(renewed)}.")
         prepared, config = _prepare(config, recorder, cache)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from synthetic import write_cases
-from training_cases import CPU, train
+from synthetic import TASK, write_cases
+from training_cases import CPU, Listener, train
 
 from ForgettableSegLib.cases.case import CaseList
 from ForgettableSegLib.errors import ForgettableSegError
@@ -16,7 +17,7 @@ from ForgettableSegLib.inference.predictor import Predictor
 from ForgettableSegLib.jobs.job import JobContext
 from ForgettableSegLib.jobs.training import finish
 from ForgettableSegLib.models.package import ModelPackage
-from ForgettableSegLib.network.build import NetworkArguments, build_network, transfer_weights
+from ForgettableSegLib.network.build import NetworkArguments, build_network
 from ForgettableSegLib.network.mirror import mirrored_mean
 from ForgettableSegLib.training.distributed import ProcessGroup
 from ForgettableSegLib.training.ensemble import combine_runs
@@ -81,12 +82,23 @@ def test_a_combined_model_is_fine_tuned_as_a_whole(runs: tuple[CaseList, list[Pa
     assert changed == {"0", "1"}
 
 
-def test_other_classes_get_new_outputs_in_every_member() -> None:
-    source = build_network({**ARGUMENTS, "members": [[], [0]]})
-    target = build_network({**ARGUMENTS, "out_channels": 4, "text_shape": [3, 5], "members": [[], [0]]})
-    renewed = transfer_weights(source, target, same_classes=False)
-    assert {name for name in renewed if name.endswith("output")} == {"members.0.output", "members.1.output"}
-    assert torch.equal(source.members[1].stem.conv_0.conv.weight, target.members[1].stem.conv_0.conv.weight)
+def test_other_classes_start_from_the_first_member(runs: tuple[CaseList, list[Path]], tmp_path: Path) -> None:
+    cases, folders = runs
+    outcome = combine_runs(folders, tmp_path / "out", cache=tmp_path / "cache")
+    finish(outcome, CPU, ProcessGroup(), JobContext())
+    start = ModelPackage.read(tmp_path / "out" / "model")
+    classes = tuple(replace(each, name=f"other {each.name}") for each in TASK.classes)
+    listener = Listener()
+    settings = {"iterations": 1, "learning_rate": 1e-8}
+    tuned = train(
+        cases, tmp_path / "tuned", listener, settings=settings, start=start, task=replace(TASK, classes=classes)
+    )
+    assert tuned.config.network["members"] == []
+    first = start.network().members[0].state_dict()
+    after = tuned.network.state_dict()
+    torch.testing.assert_close(after["stem.conv_0.conv.weight"], first["stem.conv_0.conv.weight"], atol=1e-5, rtol=0)
+    assert not torch.allclose(after["output.weight"], first["output.weight"], atol=1e-3)
+    assert any("new weights for: " in text and "output" in text for text in listener.texts)
 
 
 def test_runs_that_do_not_go_together_are_refused(runs: tuple[CaseList, list[Path]], tmp_path: Path) -> None:
