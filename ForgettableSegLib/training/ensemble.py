@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,16 +12,15 @@ from ForgettableSegLib.cases.cache import CaseCache
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 from ForgettableSegLib.memory import peak_memory
 from ForgettableSegLib.models.package import ModelPackage
-from ForgettableSegLib.network.build import NetworkArguments, build_network
+from ForgettableSegLib.network.build import NetworkArguments
+from ForgettableSegLib.network.ensemble import Ensemble
 from ForgettableSegLib.training.config import RunConfig
 from ForgettableSegLib.training.run import TrainingOutcome
 
 _IGNORED = {"mirror_axes": ()}  # members may differ in these
 
 
-def combine_runs(
-    folders: Sequence[Path], output: Path, *, cache: Path, on_case: Callable[[int, int, str], None] | None = None
-) -> TrainingOutcome:
+def combine_runs(folders: Sequence[Path], output: Path, *, cache: Path) -> TrainingOutcome:
     """Average the best networks of finished runs.
 
     The prototypes are averaged too: the class means of a mean of logits are the means of the class means.
@@ -30,19 +29,19 @@ def combine_runs(
         folders: of two runs or more, with the same cases, split, task, preprocessing, patch and network.
         output: folder of the outcome.
         cache: where prepared cases are kept.
-        on_case: called before every validation case is prepared with cases done, their number, and its id.
 
     Returns:
         An outcome that can be calibrated, judged and exported as that of a run; its settings are those of the first.
 
     Raises:
-        ForgettableSegError: RUN_MISMATCH, naming the run that does not go with the first one; MODEL_MISSING.
+        ForgettableSegError: REQUEST_INVALID for less than two runs; RUN_MISMATCH, naming the run that does not go with
+            the first one; MODEL_MISSING.
     """
+    if len(folders) < 2:
+        raise ForgettableSegError(ErrorCode.REQUEST_INVALID, "An ensemble needs two runs or more.")
     configs = [RunConfig.read(folder) for folder in folders]
     packages = [ModelPackage.read(folder / "model") for folder in folders]
     first, arguments = configs[0], [NetworkArguments.from_dict(each.card["network"]) for each in packages]
-    if len(folders) < 2:
-        raise ForgettableSegError(ErrorCode.REQUEST_INVALID, "An ensemble needs two runs or more.")
     for folder, config, own in zip(folders, configs, arguments, strict=True):
         different = [
             name for name in ("task", "split", "preprocessing", "text") if getattr(config, name) != getattr(first, name)
@@ -61,23 +60,17 @@ def combine_runs(
         raise ForgettableSegError(ErrorCode.RUN_MISMATCH, msg, hint="Train with score_features logits.")
     axes = tuple(own.mirror_axes for own in arguments)
     combined = dataclasses.replace(arguments[0], mirror_axes=(), members=axes)
-    network = build_network(combined)
-    for member, package in zip(network.members, packages, strict=True):
-        member.load_state_dict(package.network().state_dict())
     config = dataclasses.replace(first, network=combined.to_dict())
-    validation = CaseCache(cache).prepare(
-        config.select(config.split.validation), config.task, config.preprocessing, progress=on_case
-    )
-    iterations = [package.card["provenance"]["iterations"] for package in packages]
+    validation = CaseCache(cache).prepare(config.select(config.split.validation), config.task, config.preprocessing)
     return TrainingOutcome(
         config=config,
         folder=output,
-        network=network.eval(),
+        network=Ensemble([package.network() for package in packages]).eval(),
         prototypes=_mean_prototypes(packages),
         validation_cases=validation,
         validation_dice=None,
         best_iteration=max(package.card["provenance"]["best_iteration"] for package in packages),
-        iterations=sum(iterations),
+        iterations=sum(package.card["provenance"]["iterations"] for package in packages),
         seconds=0.0,
         peak_memory_bytes=peak_memory(),
     )
