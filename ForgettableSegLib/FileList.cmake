@@ -45,6 +45,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/jobs/__init__.py
   ForgettableSegLib/jobs/arguments.py
   ForgettableSegLib/jobs/audit.py
+  ForgettableSegLib/jobs/casewise.py
   ForgettableSegLib/jobs/check.py
   ForgettableSegLib/jobs/client.py
   ForgettableSegLib/jobs/console.py

@@ -1,0 +1,127 @@
+"""The frame of the jobs that ask a model about one case after the other, `segment` and `audit`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from ForgettableSegLib.jobs.inputs import load_predictor, rank_device
+from ForgettableSegLib.jobs.job import JobContext, JobResult
+from ForgettableSegLib.jobs.outputs import (
+    CaseFolder,
+    failed_ids,
+    for_each_case,
+    gather,
+    open_output,
+    to_json,
+    write_table,
+    write_text,
+)
+from ForgettableSegLib.jobs.protocol import EXIT_DONE, EXIT_SOME_CASES_FAILED
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from ForgettableSegLib.cases.case import Case
+    from ForgettableSegLib.cases.geometry import Geometry
+    from ForgettableSegLib.inference.predictor import Predictor
+    from ForgettableSegLib.jobs.requests import AuditRequest, SegmentRequest
+
+PHASES = {"prepare": (0.0, 0.05), "predict": (0.05, 0.8), "restore": (0.8, 0.9), "review": (0.9, 0.95)}
+"""Share of a case's work at which each phase of the predictor begins and ends."""
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseOutcome:
+    """What a job found of a case.
+
+    Args:
+        volumes: arrays to write, by kind.
+        geometry: of the volumes.
+        review: content of the review file; None for none.
+        notes: sentences for the user.
+        seconds: wall time by phase.
+        cells: of the case's row in the summary.
+    """
+
+    volumes: Mapping[str, np.ndarray]
+    geometry: Geometry
+    review: Mapping[str, Any] | None
+    notes: Sequence[str]
+    seconds: Mapping[str, float]
+    cells: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaseJob:
+    """What one of these jobs does.
+
+    Args:
+        phase: word for the progress.
+        verb: begins the sentence that tells how many cases are done.
+        kinds: every kind of file that the job may put into the folder of a case.
+        table_kind: kind of artifact that the summary is.
+        compute: asks the model about a case, and calls the function given with its phases, step and number of steps.
+        headlines: lines before the sentence, of the rows that are done.
+    """
+
+    phase: str
+    verb: str
+    kinds: Sequence[str]
+    table_kind: str
+    compute: Callable[[Predictor, Case, Callable[[str, int, int], None]], CaseOutcome]
+    headlines: Callable[[Rows], list[str]] = lambda rows: []
+
+    def run(self, request: SegmentRequest | AuditRequest, cases: Sequence[Case], context: JobContext) -> JobResult:
+        """Do the cases one after the other and sum them up; under torchrun each rank takes its share.
+
+        Raises:
+            ForgettableSegError: if nothing can be done at all.
+            Cancelled: what is complete stays.
+        """
+        from ForgettableSegLib.cases.validation import series_warnings
+        from ForgettableSegLib.training.distributed import process_group
+
+        with process_group() as group:
+            context.quiet = not group.is_main
+            predictor = load_predictor(request.model, str(rank_device(request.device, group)))
+            output = open_output(request.output, cases, context)
+
+            def one(case: Case, tell: Callable[[float], None]) -> dict[str, Any]:
+                for finding in series_warnings(case):
+                    context.warning(finding.message, case=case.case_id)
+                found = self.compute(predictor, case, _share_teller(tell))
+                for note in found.notes:
+                    context.warning(note, case=case.case_id)
+                tell(PHASES["review"][1])
+                folder = CaseFolder(output, case, file_format=request.file_format, kinds=self.kinds)
+                for kind, path in folder.write(found.volumes, found.geometry, found.review).items():
+                    context.artifact(kind, path, case=case.case_id)
+                return {**found.cells, "seconds": round(sum(found.seconds.values()), 2)}
+
+            rows = gather(for_each_case(context, cases, one, phase=self.phase, group=group), output, group)
+        if not rows:
+            return JobResult()
+        failed, model = failed_ids(rows), predictor.model.name
+        table = write_table(output / "summary.csv", rows)
+        content = write_text(output / "summary.json", to_json({"schema": 1, "model": model, "cases": rows}))
+        for path in (table, content):
+            context.artifact(self.table_kind, path)
+        done = [row for row in rows if row["status"] == "done"]
+        sentence = f"{self.verb} {len(done)} of {len(rows)} cases with {model}; results are in {output}."
+        lines = [*self.headlines(done), sentence, *([f"Failed: {', '.join(failed)}."] if failed else [])]
+        result = {"output": str(output), "summary": str(content), "cases": len(rows), "failed": failed}
+        return JobResult(EXIT_SOME_CASES_FAILED if failed else EXIT_DONE, result, "\n".join(lines))
+
+
+def _share_teller(tell: Callable[[float], None]) -> Callable[[str, int, int], None]:
+    """What the predictor calls with its phases, and `tell` hears as the done share of the case."""
+
+    def progress(phase: str, step: int, of: int) -> None:
+        begin, end = PHASES.get(phase, (0.0, 0.0))
+        tell(begin + (end - begin) * step / of)
+
+    return progress
