@@ -17,6 +17,9 @@ Admission = Literal["topk", "band", "forgetting"]
 DIFFICULTY_SELECTIONS = ("score", "loss", "T1", "T2", "T3", "T4")
 """Selections whose ranking says how hard a sample is; the others draw at random, so no window applies to them."""
 
+SUSPECT_QUANTILE = 0.95
+"""Running quantile above which a sample is too hard to be merely hard, and is reported instead."""
+
 
 class Selected(NamedTuple):
     """Outcome of `select`.
@@ -172,7 +175,7 @@ def select(
     *,
     selection: Selection = "score",
     admission: Admission = "band",
-    window: tuple[float, float] = (0.70, 0.95),
+    window: tuple[float, float] = (0.70, 0.85),
     history: ScoreHistory | None = None,
     ids: Tensor | None = None,
     forgetting: ForgettingStatistics | None = None,
@@ -183,9 +186,9 @@ def select(
     """I_hard of Eq. 12: the n highest-ranked samples of the batch that the admission rule lets through.
 
     ``topk`` (the paper) lets all through, so wrong labels, the hardest of all, fill the bank. ``band`` admits from a
-    window of running quantiles and reports what lies above it. ``forgetting`` admits what was learnt and forgotten
-    again, and reports what ranks as high but was never learnt or is forgotten all the time. With a random selection
-    there is no above, so ``band`` admits like ``topk``.
+    window of running quantiles and reports what lies above it and above `SUSPECT_QUANTILE`; what lies between is
+    neither. ``forgetting`` admits what was learnt and forgotten again, and reports what ranks as high but was never
+    learnt or is forgotten all the time. With a random selection there is no above, so ``band`` admits like ``topk``.
 
     Args:
         sample_scores: T1 to T4 and their sum, ``[B, 5]``.
@@ -233,7 +236,7 @@ def select(
 def _band(
     values: Tensor, window: tuple[float, float], history: ScoreHistory | None, selection: Selection
 ) -> tuple[Tensor, Tensor]:
-    """Masks ``[B]`` of what lies within and above the window of running quantiles."""
+    """Masks ``[B]`` of what lies within the window of running quantiles, and of what is too hard."""
     everything, nothing = torch.ones_like(values, dtype=torch.bool), torch.zeros_like(values, dtype=torch.bool)
     if selection not in DIFFICULTY_SELECTIONS:
         return everything, nothing
@@ -242,8 +245,8 @@ def _band(
         raise ValueError(msg)
     if not history.ready:
         return nothing, nothing
-    low, high = (history.quantile(q) for q in window)
-    return (values >= low) & (values <= high), values > high
+    low, high, suspect = (history.quantile(q) for q in (*window, max(window[1], SUSPECT_QUANTILE)))
+    return (values >= low) & (values <= high), values > suspect
 
 
 def _forgetting(hardest: Tensor, ids: Tensor | None, forgetting: ForgettingStatistics | None) -> tuple[Tensor, Tensor]:

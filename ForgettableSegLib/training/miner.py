@@ -131,6 +131,7 @@ class Miner:
             number,
             selection=settings.selection,
             admission=settings.admission,
+            window=settings.admission_window,
             history=self.score_history,
             ids=batch.ids,
             forgetting=self.history,

@@ -83,6 +83,8 @@ class TrainingSettings:
         prototype_beta, prototype_warm_up, prototype_min_count: see `Prototypes`; nothing enters the bank before every
             class was seen in `prototype_min_count` batches.
         selection, admission, replacement, store, rescore: which samples enter the bank, and which leave it.
+        admission_window: quantiles of the recent scores between which the admission "band" lets samples into the bank,
+            so no more than its width of them, whatever rho is. What is harder still is a wrong label too often.
         rho: share of a batch that is admitted (n_hard = B * rho, fractions carried over).
         bank_batches: capacity of the bank in batches (P).
         replay_every: iterations between replays (F); None takes `bank_batches`, as the paper's text does.
@@ -139,6 +141,7 @@ class TrainingSettings:
     prototype_min_count: int = 10
     selection: str = "score"
     admission: str = "band"
+    admission_window: tuple[float, float] = (0.70, 0.85)
     replacement: str = "random"
     store: str = "reference"
     rescore: bool = True
@@ -181,6 +184,8 @@ class TrainingSettings:
             _refuse("patch_size", list(self.patch_size), f"{self.spatial_dims} numbers of at least 4")
         if len(set(self.mirror_axes) & {0, 1, 2}) < len(self.mirror_axes):
             _refuse("mirror_axes", list(self.mirror_axes), "some of 0, 1 and 2, each once")
+        if len(self.admission_window) != 2 or not 0 <= self.admission_window[0] < self.admission_window[1] <= 1:
+            _refuse("admission_window", list(self.admission_window), "two rising numbers from 0 to 1")
         if len(self.features) < 2 or min(self.features) < 1:
             _refuse("features", list(self.features), "at least two positive numbers")
         if len(self.split_ratios) != 3 or min(self.split_ratios) < 0 or self.split_ratios[0] < 1:
@@ -279,6 +284,7 @@ def _convert(name: str, annotation: str, value: Any) -> Any:
             return None
         _refuse(name, value, "a value")
     kind = annotation.split(" | ")[0]
+    item_kind = "float" if "float" in kind else "int"
     # What no float can hold is no number here, and neither are NaN and infinity.
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     if kind == "bool" and isinstance(value, bool):
@@ -290,6 +296,6 @@ def _convert(name: str, annotation: str, value: Any) -> Any:
     if kind == "str" and isinstance(value, str):
         return value
     if kind.startswith("tuple") and isinstance(value, Sequence) and not isinstance(value, str):
-        return tuple(_convert(name, "int", item) for item in value)
+        return tuple(_convert(name, item_kind, item) for item in value)
     words = {"bool": "true or false", "int": "a whole number", "float": "a number", "str": "a text"}
-    return _refuse(name, value, words.get(kind, "a list of whole numbers"))
+    return _refuse(name, value, words.get(kind, f"a list of {'' if item_kind == 'float' else 'whole '}numbers"))

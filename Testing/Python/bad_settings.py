@@ -60,6 +60,7 @@ SETTINGS = (
     _setting("one level", "features=[8]", "'features'"),
     _setting("heads that do not divide", "num_heads=7", "'num_heads' is 7"),
     _setting("ratios without training", "split_ratios=[0,1,1]", "'split_ratios'"),
+    _setting("band upside down", "admission_window=[0.9,0.7]", "'admission_window' is .*two rising numbers"),
     _setting("unknown loss", "loss=magic", "'loss' is 'magic'"),
     _setting("slice axis", "slice_axis=3", "'slice_axis' is 3"),
     _setting("seed below zero", "seed=-1", "'seed' is -1"),

@@ -12,7 +12,7 @@ from training_cases import Listener, assert_same, resume, train
 from ForgettableSegLib.errors import Cancelled
 from ForgettableSegLib.training.checkpoint import CheckpointFolder
 
-LATER_SETTINGS = ("architecture", "context_slices", "mirror_axes")
+LATER_SETTINGS = ("admission_window", "architecture", "context_slices", "mirror_axes")
 LATER_ARGUMENTS = ("architecture", "window", "context_slices", "mirror_axes", "members")
 
 

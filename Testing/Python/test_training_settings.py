@@ -51,6 +51,11 @@ def test_the_paper_preset_is_the_papers_text() -> None:
         ({"seed": None}, "seed"),
         ({"split_ratios": [0, 1, 1]}, "split_ratios"),
         ({"minutes": 0}, "minutes"),
+        ({"admission_window": [0.9, 0.7]}, "admission_window"),
+        ({"admission_window": [0.7]}, "admission_window"),
+        ({"admission_window": [0, 1.1]}, "admission_window"),
+        ({"admission_window": ["low", "high"]}, "admission_window.*a number"),
+        ({"admission_window": 0.7}, "admission_window.*a list of numbers"),
     ],
 )
 def test_a_bad_setting_is_named(values: dict, named: str) -> None:
