@@ -16,6 +16,7 @@ set(MODULE_PYTHON_SCRIPTS
   ForgettableSegGUI/finetune_run.py
   ForgettableSegGUI/i18n.py
   ForgettableSegGUI/installing.py
+  ForgettableSegGUI/job_panel.py
   ForgettableSegGUI/job_state.py
   ForgettableSegGUI/model_cards.py
   ForgettableSegGUI/models_panel.py

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import qt
 import slicer
@@ -15,8 +14,9 @@ from ForgettableSegLib.errors import ForgettableSegError
 from . import application, results
 from .exporting import exportReview
 from .i18n import tr as _
+from .job_panel import JobPanel
 from .job_state import JobState
-from .panel import Context, Panel
+from .panel import Context
 from .review_model import (
     AUDITED,
     CompareState,
@@ -34,15 +34,13 @@ from .reviewing import AuditJob
 from .table import fillTable, fitColumns, keyOfRow
 
 
-class ReviewPanel(Panel):
+class ReviewPanel(JobPanel):
     """Shows where a result is doubtful and brings the user there."""
 
     uiName = "ReviewPanel"
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._job: AuditJob | None = None
-        self._state: JobState | None = None
         self._slices: list[HardSlice] = []
         self._shownReview: Review | None = None
         self._place: HardSlice | None = None
@@ -59,13 +57,9 @@ class ReviewPanel(Panel):
         self.ui.previousButton.connect("clicked(bool)", self.onPrevious)
         self.ui.nextButton.connect("clicked(bool)", self.onNext)
         self.ui.compareButton.connect("clicked(bool)", self.onCompare)
-        self.ui.cancelButton.connect("clicked(bool)", self.onCancel)
         self.ui.editButton.connect("clicked(bool)", self.onEdit)
         self.ui.exportPathLineEdit.connect("currentPathChanged(QString)", self.onExportPathChanged)
         self.ui.exportButton.connect("clicked(bool)", self.onExport)
-        self.session.jobChanged.connect(self.refresh)
-        self.session.packagesChanged.connect(self.refresh)
-        self.session.modelsChanged.connect(self.refresh)
 
     @property
     def segmentation(self) -> slicer.vtkMRMLSegmentationNode | None:
@@ -160,35 +154,15 @@ class ReviewPanel(Panel):
         card = self.session.model(results.modelOf(node)) if node is not None else None
         if card is None or reference is None:
             return
-        self._job = AuditJob(node, reference, model=card.name, task=card.task, device=self.parameterNode.device)
-        try:
-            arguments = self._job.request()
-        except ForgettableSegError as error:
-            self._job = None
-            self.say(self.ui.statusLabel, str(error))
-            return
-        title = _("Comparing with the reference")
-        self._state = self.session.run("audit", arguments, title=title, onEvent=self.onEvent)
+        job = AuditJob(node, reference, model=card.name, task=card.task, device=self.parameterNode.device)
+        self.start("audit", job, _("Comparing with the reference"))
 
-    def onCancel(self, _checked: bool = False) -> None:
-        """Stop the comparison."""
-        self.session.cancel()
-
-    def onEvent(self, event: dict[str, Any], state: JobState) -> None:
-        """Take an event of the comparison."""
-        if state.running or self._job is None:
-            return
-        job, self._job = self._job, None
-        if event["event"] == "done":
-            try:
-                channels = job.load(state.artifacts)
-            except ForgettableSegError as error:
-                state.message = str(error)
-            else:
-                if channels and self.parameterNode is not None:
-                    self.parameterNode.heatmapChannel = AUDITED[-1] if AUDITED[-1] in channels else channels[0]
-                    state.message = _("The four terms and their sum can now be chosen as channel of the heatmap.")
-        job.discard()
+    def load(self, job: AuditJob, state: JobState) -> None:
+        """Show the maps of the comparison."""
+        channels = job.load(state.artifacts)
+        if channels and self.parameterNode is not None:
+            self.parameterNode.heatmapChannel = AUDITED[-1] if AUDITED[-1] in channels else channels[0]
+            state.message = _("The four terms and their sum can now be chosen as channel of the heatmap.")
 
     def onEdit(self, _checked: bool = False) -> None:
         """Open the Segment Editor on the class of the chosen slice."""
@@ -263,13 +237,8 @@ class ReviewPanel(Panel):
         self.ui.compareButton.setEnabled(valid)
         tip = _("Compute the four difficulty terms T1 to T4 and their sum against the reference.")
         self.ui.compareButton.setToolTip(tip if valid else reason)
-        self.ui.cancelButton.setEnabled(self._job is not None and bool(self.session.busy))
         self.ui.editButton.setEnabled(node is not None)
         self.ui.exportButton.setEnabled(node is not None and bool(self.ui.exportPathLineEdit.currentPath))
         self.ui.previousButton.setEnabled(bool(self._slices))
         self.ui.nextButton.setEnabled(bool(self._slices))
-        if self._state is not None and self._state is self.session.job:
-            self.showJob(self.ui.progressBar, self.ui.statusLabel, self._state)
-        else:
-            self.ui.progressBar.setVisible(False)
-            self.say(self.ui.statusLabel, caseSentence(review))
+        self.showOwnJob(caseSentence(review), startable=valid)

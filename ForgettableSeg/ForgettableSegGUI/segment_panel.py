@@ -8,13 +8,12 @@ import qt
 import slicer
 from ForgettableSegMRML.heatmaps import showHeatmap
 
-from ForgettableSegLib.errors import ForgettableSegError
-
 from . import application, results
 from .i18n import tr as _
+from .job_panel import JobPanel
 from .job_state import JobState
 from .model_cards import ModelCard, cardDetails, cardSummary
-from .panel import Context, Panel
+from .panel import Context
 from .segment_model import (
     MAX_CHANNELS,
     SegmentState,
@@ -29,28 +28,22 @@ from .table import fillTable, fitColumns
 from .volume_facts import volumeFacts, volumesOfScene
 
 
-class SegmentPanel(Panel):
+class SegmentPanel(JobPanel):
     """Segments one case with a model, in the background."""
 
     uiName = "SegmentPanel"
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._job: SegmentationJob | None = None
-        self._state: JobState | None = None
         self._result: SegmentationResult | None = None
         fitColumns(self.ui.promptsTable, stretched=1)
         self.ui.modelComboBox.connect("currentIndexChanged(int)", self.onModelChosen)
         self.ui.deviceComboBox.connect("currentIndexChanged(int)", self.onDeviceChosen)
         self.ui.applyButton.connect("clicked(bool)", self.onApply)
-        self.ui.cancelButton.connect("clicked(bool)", self.onCancel)
         self.ui.volumesButton.connect("clicked(bool)", self.onShowVolumes)
         self.ui.reviewButton.connect("clicked(bool)", self.onReview)
         self.ui.channelSelector1.connect("nodeAdded(vtkMRMLNode*)", self.onVolumeAdded)
-        self.session.modelsChanged.connect(self.refresh)
         self.session.devicesChanged.connect(self.refresh)
-        self.session.packagesChanged.connect(self.refresh)
-        self.session.jobChanged.connect(self.refresh)
 
     @property
     def card(self) -> ModelCard | None:
@@ -108,7 +101,7 @@ class SegmentPanel(Panel):
             return
         parameters, card = self.parameterNode, self.card
         self.ui.resultFrame.setVisible(False)
-        self._job = SegmentationJob(
+        job = SegmentationJob(
             self._channelNodes()[: len(card.channels)],
             model=card.name,
             task=card.task,
@@ -117,28 +110,12 @@ class SegmentPanel(Panel):
             device=parameters.device,
             heatmap=parameters.computeHeatmap,
         )
-        try:
-            arguments = self._job.request()
-        except ForgettableSegError as error:
-            self.say(self.ui.statusLabel, str(error))
-            return
-        self._state = self.session.run("segment", arguments, title=_("Segmenting"), onEvent=self.onEvent)
+        self.start("segment", job, _("Segmenting"))
 
-    def onCancel(self, _checked: bool = False) -> None:
-        """Stop the segmentation."""
-        self.session.cancel()
-
-    def onEvent(self, event: dict[str, Any], state: JobState) -> None:
-        """Take an event of the segmentation."""
-        if state.running or self._job is None:
-            return
-        job, self._job = self._job, None
-        if event["event"] == "done" and any(each["kind"] == "segmentation" for each in state.artifacts):
-            try:
-                self._show(job.load(state.artifacts), state)
-            except ForgettableSegError as error:
-                state.message = str(error)
-        job.discard()
+    def load(self, job: SegmentationJob, state: JobState) -> None:
+        """Show the segmentation, if there is one."""
+        if any(each["kind"] == "segmentation" for each in state.artifacts):
+            self._show(job.load(state.artifacts), state)
 
     def onShowVolumes(self, _checked: bool = False) -> None:
         """Show the table of volumes."""
@@ -201,12 +178,6 @@ class SegmentPanel(Panel):
 
     def _showState(self) -> None:
         valid, reason = self._segmentState().isValid()
-        running = self._job is not None and bool(self.session.busy)
         self.ui.applyButton.setEnabled(valid)
         self.ui.applyButton.setToolTip(_("Segment the volume with the chosen model.") if valid else reason)
-        self.ui.cancelButton.setEnabled(running)
-        if self._state is not None and self._state is self.session.job:
-            self.showJob(self.ui.progressBar, self.ui.statusLabel, self._state)
-        else:
-            self.ui.progressBar.setVisible(False)
-            self.say(self.ui.statusLabel, reason)
+        self.showOwnJob(reason, startable=valid)

@@ -21,6 +21,7 @@ UI_OF_SOURCE = {
     "finetune_cases.py": "FineTunePanel",
     "finetune_checks.py": "FineTunePanel",
     "finetune_run.py": "FineTunePanel",
+    "job_panel.py": "SegmentPanel",
     "segment_panel.py": "SegmentPanel",
     "review_panel.py": "ReviewPanel",
     "models_panel.py": "ModelsPanel",

@@ -156,6 +156,30 @@ def test_progress_failure_and_cancelling_are_told(module: Any, case: tuple[Any, 
     assert "trace" in module.view.ui.logText.toPlainText()
 
 
+def test_a_refused_region_is_said_and_leaves_nothing_to_cancel(module: Any, case: tuple[Any, Any], scene: Any) -> None:
+    from module_view import click
+    from stand_in import spin
+
+    panel = module.panel("segment")
+    assert spin(lambda: panel.ui.applyButton.enabled, 5)
+    region = scene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "far away")
+    region.SetXYZ(1e5, 1e5, 1e5)
+    region.SetRadiusXYZ(1, 1, 1)
+    module.parameters.regionOfInterest = region
+    asked = len(module.worker.asked)
+    click(panel.ui.applyButton)
+    assert len(module.worker.asked) == asked
+    assert "far away" in panel.ui.statusLabel.text
+    module.view.session.run("models", {}, title="Another job", onEvent=lambda event, state: None)
+    assert not panel.ui.cancelButton.enabled
+    module.worker.answer("models", event="done", exit_code=0, result={"models": [MODEL]})
+    assert "far away" in panel.ui.statusLabel.text, "it stays until Apply is pressed again"
+    module.parameters.regionOfInterest = None
+    click(panel.ui.applyButton)
+    assert module.worker.asked[-1][0] == "segment"
+    assert "far away" not in panel.ui.statusLabel.text
+
+
 def test_a_volume_that_cannot_be_used_is_refused_before_anything_starts(module: Any, scene: Any) -> None:
     empty = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Nothing")
     panel = module.panel("segment")

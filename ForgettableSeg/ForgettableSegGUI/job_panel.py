@@ -1,0 +1,83 @@
+"""What the panels have in common that send volumes of the scene to the worker and load what comes back."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from ForgettableSegLib.errors import ForgettableSegError
+
+from .job_state import JobState
+from .panel import Context, Panel
+
+
+class VolumeJob(Protocol):
+    """A job on volumes of the scene."""
+
+    def request(self) -> dict[str, Any]:
+        """Write the volumes to files and return the arguments of the job."""
+
+    def discard(self) -> None:
+        """Remove the files."""
+
+
+class JobPanel(Panel):
+    """A panel that runs one job at a time in the background; it has a cancel button, a progress bar and a status."""
+
+    def __init__(self, context: Context) -> None:
+        super().__init__(context)
+        self._job: VolumeJob | None = None
+        self._state: JobState | None = None
+        self._refusal = ""
+        self.ui.cancelButton.connect("clicked(bool)", self.onCancel)
+        self.session.modelsChanged.connect(self.refresh)
+        self.session.packagesChanged.connect(self.refresh)
+        self.session.jobChanged.connect(self.refresh)
+
+    def start(self, name: str, job: VolumeJob, title: str) -> None:
+        """Run a job, or say why it cannot be run."""
+        self._state, self._refusal = None, ""
+        try:
+            arguments = job.request()
+        except ForgettableSegError as error:
+            job.discard()
+            self._refusal = str(error)
+            self.refresh()
+            return
+        self._job = job
+        self._state = self.session.run(name, arguments, title=title, onEvent=self.onEvent)
+
+    def load(self, job: VolumeJob, state: JobState) -> None:
+        """Bring the results of a job that is done into the scene; its message is shown."""
+        raise NotImplementedError
+
+    def onCancel(self, _checked: bool = False) -> None:
+        """Stop the job."""
+        self.session.cancel()
+
+    def onEvent(self, event: dict[str, Any], state: JobState) -> None:
+        """Take an event of the job."""
+        if state.running or self._job is None:
+            return
+        job, self._job = self._job, None
+        if event["event"] == "done":
+            try:
+                self.load(job, state)
+            except ForgettableSegError as error:
+                state.message = str(error)
+        job.discard()
+
+    def showOwnJob(self, otherwise: str, *, startable: bool) -> None:
+        """Show how far the panel's job is, or why it was refused.
+
+        Args:
+            otherwise: the sentence where the last job was not the panel's.
+            startable: whether a job can be started; the reason why it cannot comes before that of the last refusal.
+        """
+        if not startable and not self.session.busy:
+            self._refusal = ""
+        self.ui.cancelButton.setEnabled(self._job is not None and bool(self.session.busy))
+        if self._state is not None and self._state is self.session.job:
+            self.showJob(self.ui.progressBar, self.ui.statusLabel, self._state)
+        else:
+            self.ui.progressBar.setVisible(False)
+            self.say(self.ui.statusLabel, (startable and self._refusal) or otherwise)
