@@ -38,6 +38,7 @@ def train(request: TrainRequest, context: JobContext) -> JobResult:
     """
     from ForgettableSegLib.cases.split import split_cases
     from ForgettableSegLib.models.card import NAME
+    from ForgettableSegLib.training.config import refuse_used
     from ForgettableSegLib.training.distributed import process_group
     from ForgettableSegLib.training.run import run_training
     from ForgettableSegLib.training.settings import TrainingSettings
@@ -56,7 +57,7 @@ def train(request: TrainRequest, context: JobContext) -> JobResult:
         task = cases.task or start.task
     task = require_task(task or cases.task, cases.source if isinstance(request.cases, str) else "The request")
     _refuse_telling_name(name, cases.cases)
-    _refuse_used(folder)
+    refuse_used(folder)
     forget_predictors()
     with process_group() as group:
         context.quiet = not group.is_main
@@ -137,14 +138,6 @@ def _start_model(request: TrainRequest) -> ModelPackage | None:
     from ForgettableSegLib.models.registry import find_model
 
     return ModelPackage.read(find_model(request.model))
-
-
-def _refuse_used(folder: Path) -> None:
-    if (folder / "config.json").exists():
-        message = f"The folder {folder} holds a training run already."
-        raise ForgettableSegError(ErrorCode.RUN_MISMATCH, message, hint="Resume that run, or choose another folder.")
-    if folder.exists() and not folder.is_dir():
-        raise ForgettableSegError(ErrorCode.OUTPUT_UNWRITABLE, f"{folder} is a file, not a folder for a run.")
 
 
 def _kept_out(cases: Sequence[Case], split: Any) -> tuple[list[Case], bool]:

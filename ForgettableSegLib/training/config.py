@@ -196,6 +196,19 @@ def configure(
     return config, text
 
 
+def refuse_used(folder: Path) -> None:
+    """Refuse a folder that a new run cannot be put into.
+
+    Raises:
+        ForgettableSegError: RUN_MISMATCH if it holds a run already, OUTPUT_UNWRITABLE if it is a file.
+    """
+    if (folder / "config.json").exists():
+        msg = f"The folder {folder} holds a training run already."
+        raise ForgettableSegError(ErrorCode.RUN_MISMATCH, msg, hint="Resume that run, or choose another folder.")
+    if folder.exists() and not folder.is_dir():
+        raise ForgettableSegError(ErrorCode.OUTPUT_UNWRITABLE, f"{folder} is a file, not a folder for a run.")
+
+
 def class_names(task: Task) -> list[str]:
     """Names of the foreground classes, in the order of their indices."""
     return [each.name for each in task.classes]

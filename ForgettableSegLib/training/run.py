@@ -28,7 +28,7 @@ from ForgettableSegLib.network.ensemble import Ensemble
 from ForgettableSegLib.network.unet import TextGuidedUNet
 from ForgettableSegLib.resources import user_cache_dir
 from ForgettableSegLib.training.checkpoint import CheckpointFolder
-from ForgettableSegLib.training.config import RunConfig, class_names, configure, default_patch_size
+from ForgettableSegLib.training.config import RunConfig, class_names, configure, default_patch_size, refuse_used
 from ForgettableSegLib.training.distributed import ProcessGroup
 from ForgettableSegLib.training.patches import PatchReader
 from ForgettableSegLib.training.recorder import Listener, Recorder
@@ -103,7 +103,10 @@ def run_training(
     """
     group = group or ProcessGroup()
     with _locked(folder, group):
-        _refuse_used(folder, group)
+        try:
+            refuse_used(folder)
+        finally:
+            group.wait()  # before rank 0 writes what the others look for
         recorder = Recorder(listener, folder, is_main=group.is_main)
         _seed(settings.seed)
         config, text = configure(cases, task, name=name, settings=settings, start=start, split=split, recorder=recorder)
@@ -286,14 +289,6 @@ def _locked(folder: Path, group: ProcessGroup) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _refuse_used(folder: Path, group: ProcessGroup) -> None:
-    used = (folder / "config.json").exists()
-    group.wait()
-    if used:
-        msg = f"The folder {folder} holds a training run already."
-        raise ForgettableSegError(ErrorCode.RUN_MISMATCH, msg, hint="Resume that run, or choose another folder.")
 
 
 def _refuse_changed(before: RunConfig, now: RunConfig, folder: Path) -> None:
