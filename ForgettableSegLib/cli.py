@@ -164,7 +164,7 @@ def _add_set(parser: Any) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="any other training setting; the value is JSON or text; may be given often",
+        help="any other training setting (Documentation/settings.md); the value is JSON or text; may be given often",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import MISSING, fields
 
@@ -10,6 +11,7 @@ from worker_process import ROOT
 from ForgettableSegLib.errors import ErrorCode
 from ForgettableSegLib.jobs.protocol import EVENT_FIELDS, PREFIX, REQUEST_KINDS
 from ForgettableSegLib.jobs.requests import REQUESTS
+from ForgettableSegLib.training.settings import CHOICES, PRESETS, RANGES, TrainingSettings
 
 ERRORS = (ROOT / "Documentation" / "errors.md").read_text(encoding="utf-8")
 PROTOCOL = (ROOT / "Documentation" / "protocol.md").read_text(encoding="utf-8")
@@ -46,3 +48,19 @@ def test_every_argument_of_a_job_is_named_and_whether_it_may_be_left_out() -> No
         assert sorted(named) == sorted(each.name for each in fields(REQUESTS[job])), job
         needed = [each.name for each in fields(REQUESTS[job]) if each.default is each.default_factory is MISSING]
         assert not set(needed) & set(re.findall(r"`(\w+)`\?", rest)), job
+
+
+def test_every_training_setting_is_explained_with_its_values() -> None:
+    found = rows((ROOT / "Documentation" / "settings.md").read_text(encoding="utf-8"))
+    recommended, paper = (TrainingSettings.from_dict({"preset": preset}).to_dict() for preset in PRESETS)
+    assert set(found) == set(recommended)
+    for name, rest in found.items():
+        own, of_paper, allowed, meaning = (cell.strip() for cell in rest.split("|"))
+        assert json.loads(own.strip("`")) == recommended[name], name
+        assert json.loads(of_paper.strip("`") or own.strip("`")) == paper[name], name
+        assert bool(of_paper) == (paper[name] != recommended[name]), name
+        assert tuple(re.findall(r"`(\w+)`", allowed)) == CHOICES.get(name, ()), name
+        ends = tuple(float(number) for number in re.findall(r"\d+(?:\.\d+)?(?:e-\d+)?", allowed))
+        limits = RANGES.get(name, ())
+        assert name in CHOICES or ends == tuple(limit for limit in limits if limit is not None), name
+        assert meaning, name
