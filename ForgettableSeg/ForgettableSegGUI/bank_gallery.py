@@ -35,6 +35,7 @@ class BankGallery:
         self._values: dict[str, int] = {}
         self._samples: list[BankSample] = []
         self._waiting: Iterator[int] = iter(())
+        self._icons: dict[tuple[Any, ...], qt.QIcon] = {}
         self._drawing = False
         widget.connect("itemClicked(QListWidgetItem*)", self.onClicked)
 
@@ -46,6 +47,7 @@ class BankGallery:
             values: label value of each class by its name.
         """
         self.clear()
+        self._icons = {}
         self._cases = {str(case["id"]): case for case in cases}
         self._values = dict(values)
 
@@ -61,8 +63,12 @@ class BankGallery:
             item = qt.QListWidgetItem(sampleCaption(sample))
             item.setData(qt.Qt.UserRole, number)
             item.setToolTip(sampleToolTip(sample))
+            if (icon := self._icons.get(_key(sample))) is not None:
+                item.setIcon(icon)
             self.widget.addItem(item)
-        self._waiting = iter(range(len(self._samples)))
+        # Case by case, so that each volume is read once.
+        missing = [number for number, sample in enumerate(self._samples) if _key(sample) not in self._icons]
+        self._waiting = iter(sorted(missing, key=lambda number: self._samples[number].case))
         if not self._drawing:
             self._drawing = True
             qt.QTimer.singleShot(0, self._drawNext)
@@ -86,7 +92,8 @@ class BankGallery:
         pixmap = qt.QPixmap()
         picture = self._picture(self._samples[number])
         if picture and pixmap.loadFromData(qt.QByteArray(picture)):
-            self.widget.item(number).setIcon(qt.QIcon(pixmap))
+            icon = self._icons[_key(self._samples[number])] = qt.QIcon(pixmap)
+            self.widget.item(number).setIcon(icon)
         qt.QTimer.singleShot(0, self._drawNext)
 
     def _picture(self, sample: BankSample) -> bytes:
@@ -104,6 +111,11 @@ class BankGallery:
             )
         except ForgettableSegError:
             return b""
+
+
+def _key(sample: BankSample) -> tuple[Any, ...]:
+    """What a picture shows."""
+    return sample.case, sample.position, sample.sliceAxis, sample.className
 
 
 def _sliceAxis(config: Path) -> int:

@@ -22,6 +22,7 @@ from .finetune_model import (
     proposeMapping,
     segmentNames,
     uniqueCaseId,
+    withSegments,
 )
 from .i18n import tr as _
 from .segment_model import MAX_CHANNELS
@@ -62,9 +63,16 @@ class CasesTab:
 
     @property
     def cases(self) -> list[TrainingCase]:
-        """The rows of the table."""
+        """The rows of the table; those of the scene with the segments that they have now."""
         parameters = self._parameters()
-        return [] if parameters is None else casesFromJson(parameters.trainingCases)
+        if parameters is None:
+            return []
+        nodes = dict(enumerate(parameters.caseSegmentations))
+        cases = casesFromJson(parameters.trainingCases)
+        return [
+            case if nodes.get(case.pair) is None else withSegments(case, segmentNamesOf(nodes[case.pair]))
+            for case in cases
+        ]
 
     def setCases(self, cases: list[TrainingCase]) -> None:
         """Replace the rows of the table."""

@@ -43,6 +43,9 @@ class CaseChecks:
         self._written: list[dict[str, Any]] = []
         self._folder: tempfile.TemporaryDirectory | None = None
         self._findings: list[Mapping[str, Any]] = []
+        self._state: JobState | None = None
+        self._problem = ""
+        self.ui.cancelCheckButton.connect("clicked(bool)", self.onCancel)
         self.ui.checkButton.connect("clicked(bool)", self.onCheck)
         self.ui.addFilesButton.connect("clicked(bool)", self.onAddFiles)
         self.ui.casesPathLineEdit.connect("currentPathChanged(QString)", self.onPathChanged)
@@ -52,6 +55,23 @@ class CaseChecks:
         idle = not self.panel.session.busy and not self.busy and not self.panel.session.missing
         self.ui.checkButton.setEnabled(idle and bool(self.panel.cases) and self.panel.task()[0] is not None)
         self.ui.addFilesButton.setEnabled(idle and bool(self.ui.casesPathLineEdit.currentPath))
+        own = self._state is not None and self._state is self.panel.session.job
+        self.ui.cancelCheckButton.setEnabled(bool(self.busy) or (own and self._state.running))
+        if own and not self.busy:
+            self.panel.showJob(self.ui.checkProgressBar, self.ui.checkStatusLabel, self._state)
+        else:
+            self.ui.checkProgressBar.setVisible(bool(self.busy))
+            self.ui.checkProgressBar.setRange(0, 0)
+            self.panel.say(self.ui.checkStatusLabel, self.busy or self._problem)
+
+    def onCancel(self, _checked: bool = False) -> None:
+        """Stop the check, or the writing of its cases."""
+        if self.busy:
+            self._end()
+            self._problem = _("Cancelled.")
+            self.panel.showState()
+        else:
+            self.panel.session.cancel()
 
     def onPathChanged(self, _path: str) -> None:
         """Another case list was chosen."""
@@ -59,8 +79,8 @@ class CaseChecks:
 
     def onAddFiles(self, _checked: bool = False) -> None:
         """Read a case list and add its cases."""
-        self._findings = []
-        self.panel.session.run(
+        self._findings, self._problem = [], ""
+        self._state = self.panel.session.run(
             "validate",
             {"cases": self.ui.casesPathLineEdit.currentPath},
             title=_("Reading the case list"),
@@ -73,18 +93,21 @@ class CaseChecks:
         if event["event"] == "finding":
             self._findings.append(event)
         if event["event"] == "done":
-            self._addFiles(state.result)
+            added = self._addFiles(state.result)
+            text = _("{count} cases were added.").format(count=added)
+            state.message = " ".join([text, *generalFindings(self._findings)])
 
     def onCheck(self, _checked: bool = False) -> None:
         """Check the ticked cases; those in the scene are written to temporary files first, one at a time."""
         panel = self.panel
         task, problem = panel.task()
         if task is None:
-            panel.say(self.ui.statusLabel, problem)
+            self._problem = problem
+            panel.showState()
             return
         included = [case for case in panel.cases if case.included]
         scene = [found for case in included if case.inScene and (found := panel.casesTab.sceneCase(case)) is not None]
-        self._findings = []
+        self._findings, self._problem, self._state = [], "", None
         self._written = [fileCase(case) for case in included if not case.inScene]
         self._folder = tempfile.TemporaryDirectory(prefix="forgettableseg-")
         self._writing = writeSceneCases(scene, Path(self._folder.name), task, panel.casesTab.mapping)
@@ -94,14 +117,17 @@ class CaseChecks:
 
     def _writeNext(self) -> None:
         """Write one case and come back, so that the application stays responsive."""
+        if self._writing is None:
+            return
         try:
             self._written.append(next(self._writing))
         except StopIteration:
             self._submit()
-        except ForgettableSegError as error:
+        except (ForgettableSegError, OSError) as error:
             self._end()
-            self.panel.say(self.ui.statusLabel, str(error))
+            self._problem = str(error)
             self._showProblem(str(error))
+            self.panel.showState()
         else:
             qt.QTimer.singleShot(0, self._writeNext)
 
@@ -109,7 +135,9 @@ class CaseChecks:
         self.busy = ""
         task = self.panel.task()[0]
         arguments = {"cases": self._written, "task": task.to_dict()}
-        self.panel.session.run("validate", arguments, title=_("Checking the cases"), onEvent=self.onCheckEvent)
+        self._state = self.panel.session.run(
+            "validate", arguments, title=_("Checking the cases"), onEvent=self.onCheckEvent
+        )
 
     def onCheckEvent(self, event: dict[str, Any], state: JobState) -> None:
         """Take an event of the check."""
@@ -127,16 +155,21 @@ class CaseChecks:
             text = _("{count} of {all} cases have problems.").format(count=bad, all=len(checked)) if bad else ""
             state.message = " ".join(filter(None, [text or _("The cases can be used for training."), *general]))
 
-    def _addFiles(self, result: Mapping[str, Any]) -> None:
+    def _addFiles(self, result: Mapping[str, Any]) -> int:
+        """Add the cases that are not there yet, with what was found of them; returns their number."""
         cases = self.panel.cases
+        before = len(cases)
         known = {case.images for case in cases}
+        names: dict[str, str] = {}
         for row in result.get("case_list") or ():
             images = tuple(str(path) for path in row.get("images") or ())
             if images in known:
                 continue
+            caseId = uniqueCaseId(str(row.get("id") or Path(images[0]).stem), cases)
+            names[str(row.get("id"))] = caseId
             cases.append(
                 TrainingCase(
-                    caseId=uniqueCaseId(str(row.get("id") or Path(images[0]).stem), cases),
+                    caseId=caseId,
                     channels=len(images),
                     images=images,
                     label=str(row.get("label") or ""),
@@ -144,9 +177,11 @@ class CaseChecks:
                     segments=tuple(str(name) for name in row.get("classes") or ()),
                 )
             )
-        cases = withFindings(cases, self._findings) if self._findings else [replace(case) for case in cases]
+        found = [{**each, "case": names[each["case"]]} for each in self._findings if each.get("case") in names]
         self._takeClasses(result.get("task"))
-        self.panel.casesTab.setCases(cases)
+        new = withFindings(cases[before:], found) if found else cases[before:]
+        self.panel.casesTab.setCases([*cases[:before], *new])
+        return len(cases) - before
 
     def _takeClasses(self, task: Mapping[str, Any] | None) -> None:
         """A new model takes the classes that the case list names."""

@@ -86,6 +86,13 @@ def uniqueCaseId(name: str, cases: Iterable[TrainingCase]) -> str:
     return candidate
 
 
+def withSegments(case: TrainingCase, segments: tuple[str, ...]) -> TrainingCase:
+    """Return a case with the segments that it has now; if they are others, what a check found holds no more."""
+    if segments == case.segments:
+        return case
+    return replace(case, segments=segments, problems=(), blocking=False, checked=False)
+
+
 def withFindings(cases: Sequence[TrainingCase], findings: Iterable[Mapping[str, Any]]) -> list[TrainingCase]:
     """Return the table with the findings of a check, each at its case; those of no case stand at every one."""
     byCase: dict[str, list[Mapping[str, Any]]] = {}

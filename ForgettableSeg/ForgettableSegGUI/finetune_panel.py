@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from .model_cards import ModelCard
 from .panel import Context, Panel
 from .segment_model import MAX_CHANNELS, channelLabel
 from .table import cellText, fillTable, fitColumns, selectedKeys
-from .training import SceneCase, recallRun
+from .training import SceneCase, runTitle
 
 _SETTINGS = (
     "preset",
@@ -50,7 +51,8 @@ class FineTunePanel(Panel):
         self.casesTab = CasesTab(self.ui, lambda: self.parameterNode, lambda: self.task()[0], self.refresh)
         self.checks = CaseChecks(self)
         self.run = TrainingRun(self)
-        self._runs: list[Path] = []
+        self._named = ""  # the start model for which a name was suggested
+        self._suggestion = ""
         fitColumns(self.ui.taskTable, stretched=1)
         self.ui.startModelComboBox.connect("currentIndexChanged(int)", self.onStartModelChosen)
         self.ui.deviceComboBox.connect("currentIndexChanged(int)", self.onDeviceChosen)
@@ -91,12 +93,17 @@ class FineTunePanel(Panel):
     def setParameterNode(self, parameterNode: Any, previous: Any) -> None:
         """Show the cases of another scene."""
         super().setParameterNode(parameterNode, previous)
+        self._named = ""
         if parameterNode is not None:
             self.casesTab.show()
 
+    def forgetScene(self) -> None:
+        """The scene is being closed: the training goes on, its plots and pictures are gone."""
+        self.run.forgetScene()
+
     def onEnter(self) -> None:
-        """Look for interrupted runs and suggest a name."""
-        self.run.findInterrupted()
+        """Look for runs that are open and suggest a name."""
+        self.run.findOpen()
         self.refresh()
         self.casesTab.show()
 
@@ -118,8 +125,9 @@ class FineTunePanel(Panel):
         self._showClasses()
         self._showChannels()
         self.casesTab.showMapping()
-        if not parameters.newModelName and self.session.modelsKnown:
-            parameters.newModelName = finetune_model.suggestName(self.startCard, dict(models))
+        taken = parameters.newModelName == self._suggestion and self._suggestion in dict(models)
+        if self.session.modelsKnown and (taken or self._named != parameters.startModel):
+            self._suggestName(parameters, dict(models))
         self.showState()
 
     def state(self) -> FineTuneState:
@@ -148,8 +156,8 @@ class FineTunePanel(Panel):
         self.ui.startButton.setToolTip(_("Start the training.") if valid else reason)
         self.ui.pauseButton.setEnabled(running)
         self.ui.cancelButton.setEnabled(running or bool(self.run.preparing))
-        canResume = not self.session.busy and not self.session.missing and bool(self.run.interrupted)
-        self.ui.resumeRunButton.setEnabled(canResume)
+        canGoOn = not self.session.busy and not self.session.missing and bool(self.run.open)
+        self.ui.resumeRunButton.setEnabled(canGoOn)
         self.checks.showState()
         self.run.show(reason)
 
@@ -163,8 +171,6 @@ class FineTunePanel(Panel):
         if self.parameterNode is None or self._filling:
             return
         self.parameterNode.startModel = self.chosen(self.ui.startModelComboBox)
-        taken = [card.name for card in self.session.models]
-        self.parameterNode.newModelName = finetune_model.suggestName(self.startCard, taken)
         self.refresh()
         self.casesTab.show()
 
@@ -211,14 +217,14 @@ class FineTunePanel(Panel):
         self.run.cancel()
 
     def onResumeRun(self, _checked: bool = False) -> None:
-        """Go on with an interrupted run."""
+        """Go on with a run."""
         name = self.chosen(self.ui.runsComboBox)
         if name:
             self.run.resume(Path(name))
 
-    def showInterrupted(self, folders: list[Path]) -> None:
-        """List the runs that can go on."""
-        choices = [(str(folder), f"{recallRun(folder)['name']} · {folder.name[-15:]}") for folder in folders]
+    def showOpenRuns(self, folders: list[Path]) -> None:
+        """List the runs that can go on or wait for a decision."""
+        choices = [(str(folder), runTitle(folder)) for folder in folders]
         self.choose(self.ui.runsComboBox, choices, str(folders[0]) if folders else "")
         self.ui.runsGroup.setVisible(bool(folders))
 
@@ -247,6 +253,13 @@ class FineTunePanel(Panel):
         node = slicer.util.loadVolume(case.images[0], {"show": False})
         node.SetAttribute("ForgettableSeg.File", case.images[0])
         return node
+
+    def _suggestName(self, parameters: Any, taken: Iterable[str]) -> None:
+        """Suggest a name for the new model once for each model to start from, and never over one that was typed."""
+        before, self._named = self._suggestion, parameters.startModel
+        self._suggestion = finetune_model.suggestName(self.startCard, taken)
+        if parameters.newModelName in ("", before):
+            parameters.newModelName = self._suggestion
 
     def _setClasses(self, classes: list[NewClass]) -> None:
         self.parameterNode.newClasses = classesToJson(classes)

@@ -18,12 +18,16 @@ from .i18n import tr as _
 from .job_state import JobState
 from .table import fillTable, fitColumns
 from .training import (
+    canResume,
     fileCase,
-    interruptedRuns,
+    isFinished,
     newRunFolder,
+    openRuns,
     recallRun,
+    rememberResult,
     rememberRun,
     removeRun,
+    settleRun,
     trainingRequest,
     writeSceneCases,
 )
@@ -45,7 +49,7 @@ class TrainingRun:
     def __init__(self, panel: FineTunePanel) -> None:
         self.panel, self.ui = panel, panel.ui
         self.preparing = ""
-        self.interrupted: list[Path] = []
+        self.open: list[Path] = []
         self.plots: TrainingPlots | None = None
         self.gallery = BankGallery(self.ui.bankList, panel.showCase)
         self._state: JobState | None = None
@@ -78,8 +82,12 @@ class TrainingRun:
         qt.QTimer.singleShot(0, self._writeNext)
 
     def resume(self, folder: Path) -> None:
-        """Go on with an interrupted run."""
+        """Go on with a run that was cut off, or with the decision on one that has ended."""
         self._folder = folder
+        if isFinished(folder):
+            self._state = None
+            self._showResult(str(folder / "run" / "model"), recallRun(folder)["held_out"])
+            return
         self.ui.fineTuneTabs.setCurrentIndex(TRAINING_TAB)
         self._begin("resume", {"run": str(folder / "run")})
 
@@ -93,11 +101,11 @@ class TrainingRun:
         else:
             self.panel.session.cancel()
 
-    def findInterrupted(self) -> None:
-        """Look for runs that can go on."""
+    def findOpen(self) -> None:
+        """Look for runs that can go on, or whose model waits for a decision."""
         running = self._folder if self.isRunning else None
-        self.interrupted = [folder for folder in interruptedRuns() if folder != running]
-        self.panel.showInterrupted(self.interrupted)
+        self.open = [folder for folder in openRuns() if folder != running]
+        self.panel.showOpenRuns(self.open)
 
     def show(self, reason: str) -> None:
         """Show how far the training is, or why it cannot start."""
@@ -146,6 +154,7 @@ class TrainingRun:
             removeRun(self._folder)
             self._enableDecision(False)
             self.ui.resultLabel.setText(_("The new model was discarded. The old one is as it was."))
+            self.findOpen()
 
     def forgetScene(self) -> None:
         """The scene is closed: its plots and pictures are gone."""
@@ -202,19 +211,25 @@ class TrainingRun:
         self.onShowPlots()
 
     def _finished(self, event: dict[str, Any], state: JobState) -> None:
-        self.findInterrupted()
-        if event["event"] != "done":
-            return
-        result = state.result
-        self._modelPath = str(result.get("model") or self._modelPath or self._folder / "run" / "model")
-        if result.get("held_out"):
-            self._comparison = comparisonFromValues(result["held_out"])
+        if event["event"] == "done":
+            result = state.result
+            rememberResult(self._folder, result.get("held_out"))
+            model = result.get("model") or self._modelPath or self._folder / "run" / "model"
+            self._showResult(str(model), result.get("held_out"))
+            state.message = _("The training has ended. Compare the models in Result.")
+        elif not canResume(self._folder):
+            removeRun(self._folder)  # nothing is left to go on with, but copies of the cases would be
+        self.findOpen()
+
+    def _showResult(self, model: str, heldOut: Any) -> None:
+        self._modelPath = model
+        if heldOut:
+            self._comparison = comparisonFromValues(heldOut)
         name = recallRun(self._folder)["name"]
         self.ui.resultLabel.setText(comparisonSentence(self._comparison, name))
         fillTable(self.ui.resultTable, comparisonRows(self._comparison))
         self._enableDecision(True)
         self.ui.fineTuneTabs.setCurrentIndex(RESULT_TAB)
-        state.message = _("The training has ended. Compare the models in Result.")
 
     def _enableDecision(self, enabled: bool) -> None:
         self.ui.useButton.setEnabled(enabled)
@@ -229,4 +244,6 @@ class TrainingRun:
         if self.panel.parameterNode is not None:
             self.panel.parameterNode.modelName = name
         self.ui.resultLabel.setText(_("The model {name} is installed and selected in Segment.").format(name=name))
+        settleRun(self._folder)
+        self.findOpen()
         self.panel.session.refreshModels()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any, Protocol
 
 from ForgettableSegLib.errors import ForgettableSegError
 
+from .i18n import tr as _
 from .job_state import JobState
 from .panel import Context, Panel
 
@@ -46,6 +48,12 @@ class JobPanel(Panel):
         self._job = job
         self._state = self.session.run(name, arguments, title=title, onEvent=self.onEvent)
 
+    def forgetScene(self) -> None:
+        """The scene is closed: what the job was about is gone."""
+        if self._job is not None:
+            self.session.cancel()
+        self._state, self._refusal = None, ""
+
     def load(self, job: VolumeJob, state: JobState) -> None:
         """Bring the results of a job that is done into the scene; its message is shown."""
         raise NotImplementedError
@@ -59,12 +67,17 @@ class JobPanel(Panel):
         if state.running or self._job is None:
             return
         job, self._job = self._job, None
-        if event["event"] == "done":
-            try:
+        try:
+            if event["event"] == "done":
                 self.load(job, state)
-            except ForgettableSegError as error:
-                state.message = str(error)
-        job.discard()
+        except ForgettableSegError as error:
+            state.message = str(error)
+        except Exception as error:
+            # Whatever is wrong with a result, the volumes written for the job must go and the next job must come.
+            state.message = _("The result could not be shown: {error}").format(error=error)
+            self.session.logged.emit(traceback.format_exc())
+        finally:
+            job.discard()
 
     def showOwnJob(self, otherwise: str, *, startable: bool) -> None:
         """Show how far the panel's job is, or why it was refused.

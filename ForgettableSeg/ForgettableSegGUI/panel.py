@@ -63,10 +63,19 @@ class Panel:
         """Connect the widgets to another parameter node, or to none."""
         if previous is not None and self._guiTag is not None:
             previous.disconnectGui(self._guiTag)
-        self._guiTag = None if parameterNode is None else parameterNode.connectGui(self.ui)
+        # `connectGui` does not return its tag in every version, and without it nothing could be disconnected.
+        self._guiTag = None if parameterNode is None else parameterNode.connectParametersToGui(self._widgets())
+
+    def _widgets(self) -> dict[str, Any]:
+        """The widgets that show a parameter, by its name."""
+        named = {widget: widget.property("SlicerParameterName") for widget in vars(self.ui).values()}
+        return {str(name): widget for widget, name in named.items() if name}
 
     def refresh(self) -> None:
         """Show what holds now; called after every change."""
+
+    def forgetScene(self) -> None:
+        """The scene is being closed."""
 
     def onEnter(self) -> None:
         """The section was opened, or the module was entered while it is open."""

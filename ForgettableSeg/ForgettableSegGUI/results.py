@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import slicer
+from ForgettableSegMRML.heatmaps import hideHeatmap, isHeatmapShown
+from ForgettableSegMRML.segmentations import contentOf, segmentIDs
 
 from .review_model import Review, reviewFromDict
 
 MODEL_ATTRIBUTE = "ForgettableSeg.Model"
 HEATMAP_ATTRIBUTE = "ForgettableSeg.Heatmap"
+CONTENT_ATTRIBUTE = "ForgettableSeg.Content"
 _REVIEW_ROLE = "ForgettableSeg.review"
 _TABLE_ROLE = "ForgettableSeg.volumes"
 _INPUT_ROLE = "ForgettableSeg.input"
@@ -33,6 +36,16 @@ def inputsOf(segmentationNode: slicer.vtkMRMLSegmentationNode) -> list[slicer.vt
     count = segmentationNode.GetNumberOfNodeReferences(_INPUT_ROLE)
     nodes = [segmentationNode.GetNthNodeReference(_INPUT_ROLE, index) for index in range(count)]
     return [node for node in nodes if node is not None]
+
+
+def outputFor(
+    chosen: slicer.vtkMRMLSegmentationNode | None, volumeNodes: Sequence[slicer.vtkMRMLVolumeNode]
+) -> slicer.vtkMRMLSegmentationNode | None:
+    """Return the node that receives a result, None for a new one: the result of another volume is never replaced."""
+    if chosen is None:
+        return None
+    inputs = inputsOf(chosen)
+    return chosen if not inputs or inputs == list(volumeNodes) else None
 
 
 def modelOf(segmentationNode: slicer.vtkMRMLSegmentationNode) -> str:
@@ -63,6 +76,36 @@ def heatmapsOf(segmentationNode: slicer.vtkMRMLSegmentationNode) -> dict[str, sl
     channels = [role.removeprefix(_HEATMAP_ROLE) for role in roles if role.startswith(_HEATMAP_ROLE)]
     found = {channel: heatmapOf(segmentationNode, channel) for channel in channels}
     return {channel: node for channel, node in found.items() if node is not None}
+
+
+def forgetMaps(segmentationNode: slicer.vtkMRMLSegmentationNode, keep: Collection[str]) -> None:
+    """Remove the heatmaps and the review of an earlier result, which say nothing of the present one.
+
+    Args:
+        segmentationNode: whose they are.
+        keep: kinds that are about to be replaced: channels, or "review".
+    """
+    scene = segmentationNode.GetScene()
+    gone = [node for channel, node in heatmapsOf(segmentationNode).items() if channel not in keep]
+    review = segmentationNode.GetNodeReference(_REVIEW_ROLE)
+    if review is not None and "review" not in keep:
+        gone.append(review)
+    for node in gone:
+        if isHeatmapShown(node):
+            hideHeatmap(scene)
+        scene.RemoveNode(node)
+
+
+def setContent(segmentationNode: slicer.vtkMRMLSegmentationNode) -> None:
+    """Remember what the model found, so that it can be told from what a person has corrected since."""
+    segmentationNode.SetAttribute(CONTENT_ATTRIBUTE, contentOf(segmentationNode))
+
+
+def isCorrected(segmentationNode: slicer.vtkMRMLSegmentationNode) -> bool:
+    """Whether a segmentation holds segments that no model made, or that were changed since."""
+    if not segmentIDs(segmentationNode):
+        return False
+    return segmentationNode.GetAttribute(CONTENT_ATTRIBUTE) != contentOf(segmentationNode)
 
 
 def setReview(segmentationNode: slicer.vtkMRMLSegmentationNode, content: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import qt
 import slicer
@@ -43,6 +44,8 @@ class ReviewPanel(JobPanel):
         super().__init__(context)
         self._slices: list[HardSlice] = []
         self._shownReview: Review | None = None
+        self._shownNode: slicer.vtkMRMLSegmentationNode | None = None
+        self._shownHeatmap: tuple[Any, ...] = ()
         self._place: HardSlice | None = None
         self._cases: list[slicer.vtkMRMLSegmentationNode] = []
         fitColumns(self.ui.slicesTable, stretched=1)
@@ -78,6 +81,7 @@ class ReviewPanel(JobPanel):
             reviewed = results.reviewedSegmentations(slicer.mrmlScene)
             if reviewed:
                 self.parameterNode.reviewSegmentation = reviewed[-1][0]
+        self._shownNode, self._shownHeatmap = None, ()
         self.refresh()
 
     def refresh(self) -> None:
@@ -96,19 +100,32 @@ class ReviewPanel(JobPanel):
             self._showReview(review)
         self._showCases()
         self._showState(review)
-        self.applyHeatmap()
+        if self.widget.isVisible():
+            self.showImage()
+            self.applyHeatmap()
+
+    def showImage(self) -> None:
+        """Show the volume that the reviewed segmentation was made from, once; what the user shows then stays."""
+        if self.segmentation is None or self.segmentation is self._shownNode:
+            return
+        self._shownNode = self.segmentation
+        for volumeNode in results.inputsOf(self.segmentation)[:1]:
+            application.showVolume(volumeNode)
+        if self.heatmap is None:
+            hideHeatmap(slicer.mrmlScene)  # that of another case
 
     def applyHeatmap(self) -> None:
-        """Show, hide and style the heatmap as the controls say."""
+        """Show, hide and style the heatmap as the controls say, whenever they say something else."""
         heatmap, parameters = self.heatmap, self.parameterNode
-        if heatmap is None or not self.widget.isVisible():
+        names = ("heatmapVisible", "heatmapThreshold", "heatmapOpacity", "heatmapLegend")
+        wanted = (heatmap, *(getattr(parameters, name) for name in names))
+        if heatmap is None or wanted == self._shownHeatmap:
             return
+        self._shownHeatmap = wanted
         if parameters.heatmapVisible:
-            background = next(iter(results.inputsOf(self.segmentation)), None)
             setHeatmapThreshold(heatmap, parameters.heatmapThreshold)
             showHeatmap(
                 heatmap,
-                backgroundVolume=background,
                 opacity=parameters.heatmapOpacity,
                 legend=parameters.heatmapLegend,
             )

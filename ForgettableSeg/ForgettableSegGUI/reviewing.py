@@ -20,7 +20,7 @@ from ForgettableSegLib.jobs.requests import make_request
 from . import results
 from .i18n import tr as _
 from .review_model import AUDITED
-from .segmenting import CASE, loadHeatmaps
+from .segmenting import CASE, loadHeatmaps, requireInScene
 
 
 class AuditJob:
@@ -80,7 +80,13 @@ class AuditJob:
         return make_request("audit", arguments).to_dict()
 
     def load(self, artifacts: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Bring the maps into the scene; returns the channels that there are now."""
+        """Bring the maps into the scene; returns the channels that there are now.
+
+        Raises:
+            ForgettableSegError: if the segmentation or its volume has left the scene, or a file cannot be read.
+        """
+        for node in (self.segmentationNode, self.volumeNodes[0]):
+            requireInScene(node)
         paths = {artifact["kind"]: artifact["path"] for artifact in artifacts if artifact.get("case") in (CASE, None)}
         nodes = loadHeatmaps(self.segmentationNode, self.volumeNodes[0], paths, AUDITED)
         if "review" in paths:

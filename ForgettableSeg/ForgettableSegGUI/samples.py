@@ -10,8 +10,6 @@ import vtk
 
 from ForgettableSegLib.resources import resources_dir
 
-from .i18n import tr as _
-
 CATEGORY = "ForgettableSeg"
 SAMPLE = "ForgettableSegSynthetic"
 CLASSES = ("ball", "shell")
@@ -30,9 +28,12 @@ def registerSampleData() -> None:
     SampleData.SampleDataLogic.registerCustomSampleDataSource(
         category=CATEGORY,
         sampleName=SAMPLE,
-        thumbnailFileName=str(icon),
+        # Sample Data wants a file for each node, although nothing is downloaded.
+        uris="",
+        fileNames=SAMPLE,
+        nodeNames=SAMPLE,
         customDownloader=loadSynthetic,
-        sampleDescription=_("A synthetic volume with two classes, made without a network."),
+        thumbnailFileName=str(icon),
     )
 
 

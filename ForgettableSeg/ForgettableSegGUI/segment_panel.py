@@ -6,7 +6,8 @@ from typing import Any
 
 import qt
 import slicer
-from ForgettableSegMRML.heatmaps import showHeatmap
+from ForgettableSegMRML.heatmaps import hideHeatmap, setHeatmapThreshold, showHeatmap
+from ForgettableSegMRML.volumes import fitROI
 
 from . import application, results
 from .i18n import tr as _
@@ -43,12 +44,20 @@ class SegmentPanel(JobPanel):
         self.ui.volumesButton.connect("clicked(bool)", self.onShowVolumes)
         self.ui.reviewButton.connect("clicked(bool)", self.onReview)
         self.ui.channelSelector1.connect("nodeAdded(vtkMRMLNode*)", self.onVolumeAdded)
+        self.ui.roiSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self.onRegionAdded)
         self.session.devicesChanged.connect(self.refresh)
 
     @property
     def card(self) -> ModelCard | None:
         """The chosen model."""
         return None if self.parameterNode is None else self.session.model(self.parameterNode.modelName)
+
+    def forgetScene(self) -> None:
+        """The scene is being closed, and the result with it."""
+        super().forgetScene()
+        self._result = None
+        self.ui.resultFrame.setVisible(False)
+        self.ui.show3DButton.setSegmentationNode(None)
 
     def refresh(self) -> None:
         """Show models, devices and volumes, and whether Apply can be pressed."""
@@ -81,6 +90,12 @@ class SegmentPanel(JobPanel):
         """A volume came into the scene: once it is read, it may be what is to be segmented."""
         qt.QTimer.singleShot(0, self.onEnter)
 
+    def onRegionAdded(self, node: slicer.vtkMRMLMarkupsROINode) -> None:
+        """The user made a region in the selector."""
+        volumeNode = self.parameterNode.inputVolume1
+        if volumeNode is not None and volumeNode.GetImageData() is not None:
+            fitROI(node, volumeNode)
+
     def onModelChosen(self, _index: int) -> None:
         """Another model was selected."""
         if self.parameterNode is not None and not self._filling:
@@ -100,12 +115,18 @@ class SegmentPanel(JobPanel):
             self.say(self.ui.statusLabel, reason)
             return
         parameters, card = self.parameterNode, self.card
+        volumeNodes = self._channelNodes()[: len(card.channels)]
+        output = results.outputFor(parameters.outputSegmentation, volumeNodes)
+        if output is not None and (results.isCorrected(output) or output in parameters.caseSegmentations):
+            question = _("Replace the segments of {name}? What was drawn or corrected in it will be lost.")
+            if not application.ask(question.format(name=output.GetName())):
+                return
         self.ui.resultFrame.setVisible(False)
         job = SegmentationJob(
-            self._channelNodes()[: len(card.channels)],
+            volumeNodes,
             model=card.name,
             task=card.task,
-            outputNode=parameters.outputSegmentation,
+            outputNode=output,
             roiNode=parameters.regionOfInterest,
             device=parameters.device,
             heatmap=parameters.computeHeatmap,
@@ -137,8 +158,13 @@ class SegmentPanel(JobPanel):
             parameters.reviewSegmentation = node
         application.showVolume(results.inputsOf(node)[0])
         heatmap = result.heatmapNodes.get("confidence")
-        if heatmap is not None and (parameters is None or parameters.heatmapVisible):
-            showHeatmap(heatmap, opacity=0.5 if parameters is None else parameters.heatmapOpacity)
+        if heatmap is None:
+            hideHeatmap(slicer.mrmlScene)  # that of another case
+        elif parameters is None:
+            showHeatmap(heatmap)
+        elif parameters.heatmapVisible:
+            setHeatmapThreshold(heatmap, parameters.heatmapThreshold)
+            showHeatmap(heatmap, opacity=parameters.heatmapOpacity, legend=parameters.heatmapLegend)
         self.ui.show3DButton.setSegmentationNode(node)
         self.ui.resultFrame.setVisible(True)
         self.ui.volumesButton.setEnabled(result.tableNode is not None)

@@ -19,6 +19,7 @@ from ForgettableSegMRML.tables import fillVolumesTable
 from ForgettableSegMRML.volumes import indexBoxOfROI, placeOnGrid, readVolume, writeVolume
 
 from ForgettableSegLib.cases.task import Task
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 from ForgettableSegLib.jobs.requests import make_request
 
 from . import results
@@ -105,9 +106,13 @@ class SegmentationJob:
 
         Args:
             artifacts: the artifact events of the job.
+
+        Raises:
+            ForgettableSegError: if the volume has left the scene, or a file cannot be read.
         """
         paths = {artifact["kind"]: artifact["path"] for artifact in artifacts if artifact.get("case") in (CASE, None)}
         reference = self.volumeNodes[0]
+        requireInScene(reference)
         node = self.outputNode
         if node is None or node.GetScene() is None:
             scene = reference.GetScene()
@@ -115,6 +120,8 @@ class SegmentationJob:
             node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", scene.GetUniqueNameByString(name))
         loadLabelMap(node, paths["segmentation"], self.task.classes, referenceVolume=reference)
         results.setInputs(node, self.volumeNodes, self.model)
+        results.setContent(node)
+        results.forgetMaps(node, keep=paths)
         heatmaps, table = self._loadReview(node, paths)
         self.discard()
         return SegmentationResult(node, heatmaps, table, time.monotonic() - self._started)
@@ -138,6 +145,17 @@ class SegmentationJob:
         else:
             return heatmaps, None
         return heatmaps, _volumesTable(node, content)
+
+
+def requireInScene(node: slicer.vtkMRMLNode) -> None:
+    """Refuse to load results of a node that was removed while the job was at work.
+
+    Raises:
+        ForgettableSegError: CASE_INVALID, naming the node.
+    """
+    if node.GetScene() is None:
+        text = _("The result was dropped, because {name} is not in the scene any more.").format(name=node.GetName())
+        raise ForgettableSegError(ErrorCode.CASE_INVALID, text)
 
 
 def loadHeatmaps(

@@ -88,8 +88,10 @@ class Session:
             state.hear(event)
             if line := logLine(event):
                 self.logged.emit(line)
-            onEvent(event, state)
-            self.jobChanged.emit()
+            try:
+                onEvent(event, state)
+            finally:
+                self.jobChanged.emit()
 
         self.jobId = self.worker.submit(job, arguments, heard)
         self.jobChanged.emit()

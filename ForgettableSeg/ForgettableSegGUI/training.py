@@ -20,6 +20,7 @@ from ForgettableSegLib.jobs.requests import make_request
 from ForgettableSegLib.resources import user_dir
 
 from .finetune_model import TrainingCase
+from .i18n import tr as _
 
 _STATE_FILE = "panel.json"
 
@@ -135,13 +136,24 @@ def trainingRequest(
 def rememberRun(folder: Path, *, name: str, cases: Sequence[Mapping[str, Any]], classes: Mapping[str, int]) -> None:
     """Leave beside a run what the panel must know to go on with it after Slicer was closed."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"name": name, "cases": [dict(case) for case in cases], "classes": dict(classes)}
-    (folder / _STATE_FILE).write_text(json.dumps(content), encoding="utf-8")
+    _remember(folder, {"name": name, "cases": [dict(case) for case in cases], "classes": dict(classes)})
+
+
+def rememberResult(folder: Path, heldOut: Any) -> None:
+    """Leave beside a finished run how its model did, until it is decided whether to use the model."""
+    _remember(folder, {**recallRun(folder), "held_out": heldOut})
+
+
+def settleRun(folder: Path) -> None:
+    """The model of a run is in use: the copies of the cases and the checkpoint are needed no more."""
+    _remember(folder, {**recallRun(folder), "settled": True})
+    for part in (folder / "cases", folder / "run" / "checkpoint"):
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def recallRun(folder: Path) -> dict[str, Any]:
     """Return what was left beside a run, with defaults for what is missing."""
-    content: dict[str, Any] = {"name": folder.name, "cases": [], "classes": {}}
+    content: dict[str, Any] = {"name": folder.name, "cases": [], "classes": {}, "held_out": None, "settled": False}
     try:
         found = json.loads((folder / _STATE_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -149,19 +161,38 @@ def recallRun(folder: Path) -> dict[str, Any]:
     return {**content, **found} if isinstance(found, dict) else content
 
 
-def interruptedRuns(root: Path | None = None) -> list[Path]:
-    """Return the folders of runs that have a checkpoint but no model yet, the newest first."""
+def isFinished(folder: Path) -> bool:
+    """Whether a run has its model."""
+    return (folder / "run" / "model" / "model.json").is_file()
+
+
+def canResume(folder: Path) -> bool:
+    """Whether a run was cut off and has a checkpoint to go on from."""
+    checkpoint = folder / "run" / "checkpoint"
+    return not isFinished(folder) and checkpoint.is_dir() and any(checkpoint.iterdir())
+
+
+def runTitle(folder: Path) -> str:
+    """Return what a run is called in a list."""
+    title = f"{recallRun(folder)['name']} · {folder.name[-15:]}"
+    return _("{run} · finished").format(run=title) if isFinished(folder) else title
+
+
+def openRuns(root: Path | None = None) -> list[Path]:
+    """Return the folders of runs that can go on, and of those whose model waits for a decision; the newest first."""
     root = root or runsFolder()
     if not root.is_dir():
         return []
     found = [
         folder
         for folder in root.iterdir()
-        if (folder / "run" / "checkpoint").is_dir()
-        and any((folder / "run" / "checkpoint").iterdir())
-        and not (folder / "run" / "model" / "model.json").is_file()
+        if canResume(folder) or (isFinished(folder) and not recallRun(folder)["settled"])
     ]
     return sorted(found, key=lambda folder: folder.stat().st_mtime, reverse=True)
+
+
+def _remember(folder: Path, content: Mapping[str, Any]) -> None:
+    (folder / _STATE_FILE).write_text(json.dumps(content), encoding="utf-8")
 
 
 def removeRun(folder: Path) -> None:

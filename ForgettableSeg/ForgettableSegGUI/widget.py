@@ -66,6 +66,9 @@ class ModuleView:
     def setParameterNode(self, parameterNode: Any) -> None:
         """Show the state of another scene, or of none while a scene is closed."""
         previous = self.context.parameterNode
+        if None not in (previous, parameterNode) and previous.parameterNode is parameterNode.parameterNode:
+            self.refresh()  # the same state, wrapped once more: the widgets are connected to it already
+            return
         if previous is not None and self._tag is not None:
             previous.RemoveObserver(self._tag)
             self._tag = None
@@ -128,7 +131,8 @@ class ModuleView:
     def forgetScene(self) -> None:
         """The scene is being closed."""
         self.setParameterNode(None)
-        self.panels["fineTune"].run.forgetScene()
+        for panel in self.panels.values():
+            panel.forgetScene()
 
     def _onSection(self, name: str) -> Any:
         def collapsed(closed: bool) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import slicer
 import vtk
+from vtk.util.numpy_support import vtk_to_numpy
 
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
@@ -102,6 +105,20 @@ def segmentIDOfName(segmentationNode: slicer.vtkMRMLSegmentationNode, name: str)
     return segmentationNode.GetSegmentation().GetSegmentIdBySegmentName(name)
 
 
+def contentOf(segmentationNode: slicer.vtkMRMLSegmentationNode) -> str:
+    """Return a checksum of the segments' names and voxels; the borders of their images do not count, which vary."""
+    segmentation = segmentationNode.GetSegmentation()
+    sums: dict[Any, int] = {}
+    words = []
+    for key in segmentIDs(segmentationNode):
+        segment = segmentation.GetSegment(key)
+        image = segment.GetRepresentation(_BINARY_LABELMAP)
+        if image not in sums:
+            sums[image] = _checksum(image)
+        words.append(f"{segment.GetName()}|{segment.GetLabelValue()}|{sums[image]}")
+    return f"{zlib.crc32(chr(10).join(words).encode()):08x}"
+
+
 def writeSegmentation(segmentationNode: slicer.vtkMRMLSegmentationNode, path: Path | str) -> None:
     """Write a segmentation to a `.seg.nrrd` file, on the whole grid of its reference volume.
 
@@ -144,6 +161,22 @@ def orientedImage(volumeNode: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkOrien
     volumeNode.GetIJKToRASMatrix(matrix)
     image.SetImageToWorldMatrix(matrix)
     return image
+
+
+def _checksum(image: slicer.vtkOrientedImageData | None) -> int:
+    """Of the voxels that are not 0, and where they lie in the image's coordinates."""
+    scalars = None if image is None else image.GetPointData().GetScalars()
+    if scalars is None or not scalars.GetNumberOfTuples():
+        return 0
+    voxels = vtk_to_numpy(scalars).reshape(tuple(reversed(image.GetDimensions())))
+    begin, total = reversed(image.GetExtent()[::2]), 0
+    for axis, first in enumerate(begin):
+        used = np.flatnonzero(voxels.any(axis=tuple({0, 1, 2} - {axis})))
+        if not len(used):
+            return 0
+        voxels = voxels.take(range(used[0], used[-1] + 1), axis=axis)
+        total = zlib.crc32(f"{first + used[0]}".encode(), total)
+    return zlib.crc32(np.ascontiguousarray(voxels, dtype=np.int16).tobytes(), total)
 
 
 def _segment(

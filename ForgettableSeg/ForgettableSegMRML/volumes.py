@@ -119,6 +119,15 @@ def placeOnGrid(node: slicer.vtkMRMLVolumeNode, source: slicer.vtkMRMLVolumeNode
     return True
 
 
+def fitROI(roiNode: slicer.vtkMRMLMarkupsROINode, volumeNode: slicer.vtkMRMLVolumeNode) -> None:
+    """Lay a new region around a volume and show it, for one without a size cannot be seen or drawn larger."""
+    bounds = [0.0] * 6
+    volumeNode.GetRASBounds(bounds)
+    roiNode.SetCenter(*((bounds[2 * axis] + bounds[2 * axis + 1]) / 2 for axis in range(3)))
+    roiNode.SetSize(*(bounds[2 * axis + 1] - bounds[2 * axis] for axis in range(3)))
+    roiNode.CreateDefaultDisplayNodes()
+
+
 def indexBoxOfROI(roiNode: slicer.vtkMRMLMarkupsROINode, volumeNode: slicer.vtkMRMLVolumeNode) -> IndexBox:
     """Return the box of voxels that encloses a region of interest, cut off at the volume's borders.
 
@@ -127,8 +136,11 @@ def indexBoxOfROI(roiNode: slicer.vtkMRMLMarkupsROINode, volumeNode: slicer.vtkM
         volumeNode: the volume, possibly under a linear transform.
 
     Raises:
-        ForgettableSegError: if the region lies wholly outside the volume.
+        ForgettableSegError: if the region has no size or lies wholly outside the volume.
     """
+    if min(roiNode.GetSize()) <= 0:
+        msg = f"The region '{roiNode.GetName()}' has no size."
+        raise ForgettableSegError(ErrorCode.REQUEST_INVALID, msg, hint="Draw it around what is to be segmented.")
     worldToIJK = vtk.vtkMatrix4x4()
     vtk.vtkMatrix4x4.Invert(ijkToWorld(volumeNode), worldToIJK)
     toIJK = vtk.vtkMatrix4x4()

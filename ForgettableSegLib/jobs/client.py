@@ -259,9 +259,11 @@ class WorkerClient:
         self._jobs.remove(entry)
         if was_first:
             self._sent = False
-        self._tell(entry, event)
-        if was_first and not self._sent:
-            self._send_first()
+        try:
+            self._tell(entry, event)
+        finally:
+            if was_first and not self._sent:
+                self._send_first()
 
     @staticmethod
     def _tell(entry: _Job, event: Event) -> None:

@@ -38,7 +38,8 @@ def parameterNodeWrapper(cls: type) -> type:
         default = getattr(cls, name, {str: "", int: 0, float: 0.0, bool: False}.get(kind))
         cls.parameters[name] = (kind, tuple(notes), default)
         setattr(cls, name, property(_getter(name), _setter(name)))
-    for method in (_init, getValue, setValue, connectGui, disconnectGui, _show, addObserver, removeObserver):
+    methods = (_init, getValue, setValue, connectParametersToGui, disconnectGui, _show, addObserver, removeObserver)
+    for method in methods:
         cls_name = {"_init": "__init__", "addObserver": "AddObserver", "removeObserver": "RemoveObserver"}
         setattr(cls, cls_name.get(method.__name__, method.__name__), method)
     return cls
@@ -103,14 +104,12 @@ def setValue(self: Any, name: str, value: Any) -> None:
     node.SetParameter(name, str(value))
 
 
-def connectGui(self: Any, ui: Any) -> int:
-    """Connect every widget that names a parameter."""
+def connectParametersToGui(self: Any, widgets: dict[str, Any]) -> int:
+    """Connect widgets to the parameters of these names."""
     connections = []
-    for widget in vars(ui).values():
-        name = widget.target.property("SlicerParameterName")
-        if name:
-            kind, notes, _default = self.parameters[name]
-            connections.append((name, _Connection(widget, kind, notes)))
+    for name, widget in widgets.items():
+        kind, notes, _default = self.parameters[name]
+        connections.append((name, _Connection(widget, kind, notes)))
     tag = len(self._guis) + 1
     self._guis[tag] = connections
     for name, connection in connections:

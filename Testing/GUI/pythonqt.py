@@ -73,6 +73,10 @@ class Wrapped:
             signal.connect([lambda: heard(), lambda a: heard(a), lambda a, b: heard(a, b)][count])
         return True
 
+    def property(self, name: str) -> Any:
+        """The value of a property, which every object of Qt tells."""
+        return wrap(self.target.property(name))
+
     def _isProperty(self, name: str) -> bool:
         return isinstance(self.target, QtCore.QObject) and self.target.metaObject().indexOfProperty(name) >= 0
 

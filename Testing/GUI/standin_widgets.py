@@ -46,6 +46,7 @@ class qMRMLNodeComboBox(QComboBox):
 
     currentNodeChanged = Signal()  # without the node: PySide6 counts references to None wrongly
     nodeAdded = Signal()
+    nodeAddedByUser = Signal()
     nodeTypes = _value("_types", list, [])
     showChildNodeTypes = _value("_children", bool, True)
     addEnabled = _value("_add", bool, True)
@@ -96,6 +97,12 @@ class qMRMLNodeComboBox(QComboBox):
     def currentNode(self) -> Any:
         identifier = self.currentData()
         return self._scene.GetNodeByID(identifier) if self._scene is not None and identifier else None
+
+    def addNode(self) -> None:
+        """Make a node, as "Create new" does."""
+        node = self._scene.AddNewNodeByClass(self.nodeTypes[0])
+        self.setCurrentNode(node)
+        self.nodeAddedByUser.emit()
 
     def setCurrentNode(self, node: Any) -> None:
         identifier = node.GetID() if node is not None else ""

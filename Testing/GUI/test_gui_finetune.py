@@ -102,6 +102,66 @@ def test_a_check_writes_the_cases_and_shows_what_it_finds(module: Any, panel: An
     assert "Synthetic2 has a problem" in panel.ui.startButton.toolTip
 
 
+def test_a_check_says_what_it_does_where_it_was_asked_for(module: Any, panel: Any) -> None:
+    from module_view import click
+    from stand_in import spin
+
+    ui = panel.ui
+    click(ui.checkButton)
+    assert spin(lambda: module.worker.asked[-1][0] == "validate", 10)
+    module.worker.answer("validate", event="progress", phase="validate", step=1, of=3, eta_s=4, case="Synthetic1")
+    assert "4 s left" in ui.checkStatusLabel.text
+    click(ui.cancelCheckButton)
+    assert len(module.worker.cancelled) == 1
+    module.worker.answer("validate", event="cancelled", resumable=None)
+    assert (ui.checkStatusLabel.text, ui.cancelCheckButton.enabled) == ("Cancelled.", False)
+    ui.casesPathLineEdit.currentPath = "gone"
+    click(ui.addFilesButton)
+    module.worker.answer("validate", event="failed", code="FILE_MISSING", text="It is not there.", hint="", log="")
+    assert ui.checkStatusLabel.text == "It is not there."
+
+
+def test_findings_of_new_files_are_theirs_alone(module: Any, panel: Any) -> None:
+    from module_view import click
+
+    panel.ui.casesPathLineEdit.currentPath = "cases.json"
+    click(panel.ui.addFilesButton)
+    finding = {"severity": "error", "code": "X", "case": "Synthetic1", "path": None, "text": "It is empty."}
+    module.worker.answer("validate", event="finding", **finding)
+    cases = [{"id": "Synthetic1", "images": ["a.nii.gz"], "label": "b.nii.gz"}]
+    module.worker.answer("validate", event="done", exit_code=1, result={"case_list": cases, "task": None})
+    assert [(each.caseId, each.blocking, each.checked) for each in panel.cases] == [
+        *((f"Synthetic{number}", False, False) for number in (1, 2, 3)),
+        ("Synthetic1_2", True, True),
+    ]
+    assert panel.ui.checkStatusLabel.text == "1 cases were added."
+
+
+def test_segments_drawn_after_a_case_was_listed_are_seen(module: Any, panel: Any) -> None:
+    segmentation = panel.sceneCaseNamed("Synthetic2").segmentationNode.GetSegmentation()
+    segmentation.GetNthSegment(0).SetName("lesion")
+    panel.onEnter()
+    assert panel.cases[1].segments == ("lesion", "shell")
+    assert "lesion" in panel.casesTab.mapping
+    assert panel.ui.mappingTable.rowCount == 3
+
+
+def test_the_name_of_the_new_model_is_the_users(module: Any, panel: Any) -> None:
+    from ForgettableSegGUI.finetune_model import SCRATCH
+
+    name = panel.ui.newNameLineEdit.target
+    assert name.text() == "tiny-tuned"
+    name.setText("")
+    assert module.parameters.newModelName == ""
+    assert "Give the new model a name" in panel.ui.startButton.toolTip
+    name.setText("mine")
+    module.parameters.startModel = SCRATCH
+    assert module.parameters.newModelName == "mine"
+    name.setText("")
+    module.parameters.startModel = "tiny"
+    assert module.parameters.newModelName == "tiny-tuned"
+
+
 def test_cases_are_added_from_files(module: Any, panel: Any) -> None:
     from module_view import click
 
@@ -202,15 +262,38 @@ def test_a_result_is_discarded_after_a_question(module: Any, panel: Any, applica
     assert not folder.exists()
 
 
+def test_a_finished_run_waits_for_its_decision(module: Any, panel: Any) -> None:
+    from module_view import click
+
+    request = start(module, panel)
+    run = Path(request["run"])
+    (run / "model").mkdir(parents=True)
+    (run / "model" / "model.json").touch()
+    copies = run.parent / "cases"
+    assert copies.is_dir()
+    module.worker.answer("finetune", event="done", exit_code=0, result={"model": str(run / "model"), "held_out": {}})
+    start(module, panel)
+    module.worker.answer("finetune", event="failed", code="X", text="No.", hint="", log="")
+    assert not Path(module.worker.asked[-1][1]["run"]).parent.exists(), "nothing to go on with is left"
+    assert "finished" in panel.ui.runsComboBox.currentText
+    assert not panel.ui.useButton.enabled
+    click(panel.ui.resumeRunButton)
+    assert panel.ui.useButton.enabled
+    click(panel.ui.useButton)
+    assert module.worker.asked[-1][1] == {"action": "install", "path": str(run / "model")}
+    module.worker.answer("models", event="done", exit_code=0, result={"model": {"name": "tiny-tuned"}})
+    assert not copies.exists()
+    assert panel.run.open == []
+
+
 def test_an_interrupted_run_can_go_on(module: Any, panel: Any) -> None:
     from module_view import click
 
     request = start(module, panel)
-    module.worker.answer("finetune", event="failed", code="WORKER_DIED", text="It died.", hint="", log="")
     checkpoint = Path(request["run"]) / "checkpoint"
     checkpoint.mkdir(parents=True)
     (checkpoint / "1.safetensors").touch()
-    panel.onEnter()
+    module.worker.answer("finetune", event="failed", code="WORKER_DIED", text="It died.", hint="", log="")
     assert panel.ui.runsGroup.target.isVisibleTo(panel.ui.fineTuneTabs.target)
     assert panel.ui.resumeRunButton.enabled
     click(panel.ui.resumeRunButton)

@@ -180,6 +180,123 @@ def test_a_refused_region_is_said_and_leaves_nothing_to_cancel(module: Any, case
     assert "far away" not in panel.ui.statusLabel.text
 
 
+def test_another_volume_gets_a_segmentation_of_its_own(module: Any, case: tuple[Any, Any], scene: Any) -> None:
+    from ForgettableSegGUI.results import inputsOf
+    from ForgettableSegGUI.samples import syntheticCase
+
+    module.panel("segment")
+    first = segment(module)
+    other, _labels = syntheticCase(scene, 1)
+    module.parameters.inputVolume1 = other
+    second = segment(module)
+    assert second is not first
+    assert (inputsOf(first), inputsOf(second)) == ([case[0]], [other])
+    assert second.GetName() == "Synthetic2 segmentation"
+
+
+def test_what_a_person_drew_is_replaced_only_after_a_question(
+    module: Any, case: tuple[Any, Any], scene: Any, application: Any
+) -> None:
+    from module_view import click
+
+    ui = module.panel("segment").ui
+    node = segment(module)
+    click(ui.applyButton)
+    assert application.asked == [], "what the model found may be found once more"
+    module.worker.answer("segment", event="cancelled", resumable=None)
+    node.GetSegmentation().GetNthSegment(0).SetName("corrected")
+    application.answer = False
+    asked = len(module.worker.asked)
+    click(ui.applyButton)
+    assert len(module.worker.asked) == asked
+    assert "Synthetic1 segmentation" in application.asked[-1]
+    application.answer = True
+    click(ui.applyButton)
+    assert len(module.worker.asked) == asked + 1
+    module.worker.answer("segment", event="cancelled", resumable=None)
+    module.parameters.outputSegmentation = case[1]  # drawn by hand, and no result of ours
+    application.answer = False
+    click(ui.applyButton)
+    assert "Synthetic1 labels" in application.asked[-1]
+    assert case[1].GetSegmentation().GetNumberOfSegments() == 2
+
+
+def test_a_result_shows_no_maps_of_an_earlier_one(module: Any, case: tuple[Any, Any], scene: Any) -> None:
+    from ForgettableSegGUI.results import heatmapsOf, reviewOf
+    from ForgettableSegMRML.heatmaps import isHeatmapShown
+    from module_view import click
+
+    view = scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", "Red")
+    ui = module.panel("segment").ui
+    node = segment(module)
+    heatmap = heatmapsOf(node)["confidence"]
+    assert isHeatmapShown(heatmap)
+    click(ui.applyButton)
+    paths = write_results(module.worker.asked[-1][1])
+    module.worker.answer("segment", event="artifact", kind="segmentation", path=paths["segmentation"], case="case")
+    module.worker.answer("segment", event="done", exit_code=0, result={})
+    assert (heatmapsOf(node), reviewOf(node)) == ({}, None)
+    assert view.GetForegroundVolumeID() is None
+
+
+def test_a_volume_that_leaves_the_scene_takes_its_job_with_it(module: Any, case: tuple[Any, Any], scene: Any) -> None:
+    from module_view import click
+    from stand_in import spin
+
+    ui = module.panel("segment").ui
+    assert spin(lambda: ui.applyButton.enabled, 5)
+    click(ui.applyButton)
+    request = module.worker.asked[-1][1]
+    for kind, path in write_results(request).items():
+        module.worker.answer("segment", event="artifact", kind=kind, path=path, case="case")
+    scene.RemoveNode(case[0])
+    module.worker.answer("segment", event="done", exit_code=0, result={})
+    assert "not in the scene any more" in module.session.job.text()
+    assert not Path(request["cases"][0]["images"][0]).exists()
+    assert not ui.progressBar.target.isVisible()
+
+
+def test_a_result_that_cannot_be_read_is_told_and_leaves_no_files(module: Any, case: tuple[Any, Any]) -> None:
+    from module_view import click
+    from stand_in import spin
+
+    ui = module.panel("segment").ui
+    assert spin(lambda: ui.applyButton.enabled, 5)
+    click(ui.applyButton)
+    request = module.worker.asked[-1][1]
+    paths = write_results(request)
+    Path(paths["review"]).write_text("not JSON", encoding="utf-8")
+    for kind, path in paths.items():
+        module.worker.answer("segment", event="artifact", kind=kind, path=path, case="case")
+    module.worker.answer("segment", event="done", exit_code=0, result={})
+    assert "could not be shown" in ui.statusLabel.text
+    assert "Traceback" in module.view.ui.logText.toPlainText()
+    assert not Path(request["cases"][0]["images"][0]).exists()
+
+
+def test_a_new_region_lies_around_the_volume(module: Any, case: tuple[Any, Any]) -> None:
+    from ForgettableSegMRML.volumes import indexBoxOfROI
+
+    panel = module.panel("segment")
+    module.parameters.inputVolume1 = case[0]
+    panel.ui.roiSelector.target.addNode()
+    region = module.parameters.regionOfInterest
+    assert indexBoxOfROI(region, case[0]) == ((0, 0, 0), case[0].GetImageData().GetDimensions())
+    assert region.GetDisplayNode() is not None
+
+
+def test_closing_the_scene_ends_the_job_and_hides_the_result(module: Any, case: tuple[Any, Any]) -> None:
+    from module_view import click
+
+    ui = module.panel("segment").ui
+    segment(module)
+    click(ui.applyButton)
+    module.view.forgetScene()
+    assert len(module.worker.cancelled) == 1
+    assert not ui.resultFrame.target.isVisible()
+    assert ui.show3DButton.target.segmentationNode() is None
+
+
 def test_a_volume_that_cannot_be_used_is_refused_before_anything_starts(module: Any, scene: Any) -> None:
     empty = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Nothing")
     panel = module.panel("segment")
@@ -229,6 +346,37 @@ def test_the_heatmap_follows_its_controls(module: Any, case: tuple[Any, Any], sc
     assert not isHeatmapShown(panel.heatmap)
 
 
+def test_another_case_shows_its_own_image_and_the_layers_stay_the_users(
+    module: Any, case: tuple[Any, Any], scene: Any, application: Any
+) -> None:
+    from ForgettableSegGUI import application as shown
+    from ForgettableSegGUI.samples import syntheticCase
+
+    view = scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", "Red")
+    module.panel("segment")
+    first = segment(module)
+    other, _labels = syntheticCase(scene, 1)
+    module.parameters.inputVolume1 = other
+    second = segment(module)
+    seen: list[Any] = []
+    panel = module.panel("review")
+    module.parameters.heatmapVisible = False
+    original, shown.showVolume = shown.showVolume, seen.append
+    try:
+        module.parameters.reviewSegmentation = first
+        module.parameters.reviewSegmentation = second
+        assert seen == [case[0], other]
+        module.session.jobChanged.emit()
+        assert seen == [case[0], other], "an event of a job leaves the views alone"
+    finally:
+        shown.showVolume = original
+    module.parameters.heatmapVisible = True
+    view.SetForegroundVolumeID(None)
+    module.session.jobChanged.emit()
+    assert view.GetForegroundVolumeID() is None
+    assert panel.heatmap is not None
+
+
 def test_the_review_is_exported(module: Any, case: tuple[Any, Any], tmp_path: Path) -> None:
     from module_view import click
 
@@ -269,6 +417,18 @@ def test_all_state_is_kept_in_the_scene(module: Any, case: tuple[Any, Any], scen
     assert results.inputsOf(node) == [case[0]]
     assert set(results.heatmapsOf(node)) == {"confidence", "prototype_ratio"}
     assert [each for each, _review in results.reviewedSegmentations(scene)] == [node]
+
+
+def test_coming_back_to_the_module_changes_no_choice(module: Any) -> None:
+    module.panel("fineTune")
+    module.parameters.preset = "paper"
+    module.parameters.trainingUnit = "epochs"
+    before = module.parameters
+    for _enter in range(2):
+        module.view.setParameterNode(module.logic.getParameterNode())
+        module.view.enter()
+    assert module.parameters is before, "connected once"
+    assert (before.preset, before.trainingUnit) == ("paper", "epochs")
 
 
 def test_closing_the_scene_forgets_its_nodes(module: Any, case: tuple[Any, Any], scene: Any) -> None:
