@@ -94,7 +94,7 @@ class CaseChecks:
             self._findings.append(event)
         if event["event"] == "done":
             added = self._addFiles(state.result)
-            text = _("{count} cases were added.").format(count=added)
+            text = _("Cases added: {count}.").format(count=added)
             state.message = " ".join([text, *generalFindings(self._findings)])
 
     def onCheck(self, _checked: bool = False) -> None:

@@ -134,7 +134,7 @@ def test_findings_of_new_files_are_theirs_alone(module: Any, panel: Any) -> None
         *((f"Synthetic{number}", False, False) for number in (1, 2, 3)),
         ("Synthetic1_2", True, True),
     ]
-    assert panel.ui.checkStatusLabel.text == "1 cases were added."
+    assert panel.ui.checkStatusLabel.text == "Cases added: 1."
 
 
 def test_segments_drawn_after_a_case_was_listed_are_seen(module: Any, panel: Any) -> None:
