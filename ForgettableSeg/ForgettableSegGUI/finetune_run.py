@@ -85,7 +85,7 @@ class TrainingRun:
         """Go on with a run that was cut off, or with the decision on one that has ended."""
         self._folder = folder
         if isFinished(folder):
-            self._state = None
+            self._state, self._comparison = None, Comparison(())
             self._showResult(str(folder / "run" / "model"), recallRun(folder)["held_out"])
             return
         self.ui.fineTuneTabs.setCurrentIndex(TRAINING_TAB)
