@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import mmap
 import os
 import shutil
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -32,6 +34,7 @@ _FOREGROUND_SAMPLES = 2000
 _IMAGE, _LABEL, _FOREGROUND, _DESCRIPTION = "image.npy", "label.npy", "foreground.npy", "case.json"
 _SAMPLE_BLOCKS, _BLOCK = 16, 4096
 _LEFTOVER_AGE_S = 86400.0
+_MANY_FILES = 8192
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,7 @@ class CaseCache:
         cases = list(cases)
         folder = self._root / _settings_key(task, preprocessing)
         _remove_leftovers(folder)
+        _allow_many_files()
         prepared = []
         for done, case in enumerate(cases):
             if progress:
@@ -196,6 +200,18 @@ def _move_into_place(unfinished: Path, entry: Path) -> None:
             raise
 
 
+def _allow_many_files() -> None:
+    """Every prepared case holds some files open; the usual limits (256 on macOS) are meant for other programs."""
+    if sys.platform != "win32":
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = _MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, _MANY_FILES)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            with suppress(OSError, ValueError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def _save(path: Path, array: NDArray[np.generic]) -> None:
     """`numpy.save`, which for want of space raises an error without its number."""
     with path.open("wb") as stream:
@@ -218,8 +234,11 @@ def _open_entry(entry: Path, case: Case) -> PreparedCase | None:
     except FileNotFoundError:
         if not entry.exists():
             return None
-    except (ValueError, KeyError, TypeError, OSError):
-        pass
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            message = "The system lets this program open no more files, so not all cases can be prepared."
+            hint = "Raise the limit of open files (ulimit -n), or give fewer cases."
+            raise ForgettableSegError(ErrorCode.CASE_LIST_INVALID, message, hint=hint) from error
     else:
         return PreparedCase(case.case_id, case.group, arrays[_IMAGE], arrays.get(_LABEL), foreground, grid, entry.name)
     _discard(entry)

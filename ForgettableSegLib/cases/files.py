@@ -265,8 +265,8 @@ def write_volume(path: Path, array: NDArray[np.generic], geometry: Geometry) -> 
             unfinished.unlink(missing_ok=True)
     if not is_on_grid:
         raise ForgettableSegError(
-            ErrorCode.OUTPUT_UNWRITABLE,
-            f"{path} cannot hold this volume, because its axes are not at right angles, as NIfTI wants them.",
+            ErrorCode.CASE_INVALID,
+            f"{path.name} cannot hold this volume, because its axes are not at right angles, as NIfTI wants them.",
             hint="Write .nrrd or .mha instead.",
         )
 

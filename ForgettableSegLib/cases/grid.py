@@ -99,10 +99,14 @@ class PreparedGrid:
         Returns:
             Positions in LPS millimetres.
         """
+        return self.native.index_to_physical(self.index_to_native(index))
+
+    def index_to_native(self, index: ArrayLike) -> NDArray[np.float64]:
+        """Where (continuous) prepared voxel indices S, H, W lie on the native grid: indices x, y, z."""
         scale = np.array(self.oriented_shape) / np.array(self.shape)
         oriented = (np.asarray(index, dtype=np.float64) + 0.5) * scale - 0.5
         unflipped = np.where(self.flips, np.array(self.oriented_shape) - 1 - oriented, oriented)
-        return self.native.index_to_physical(unflipped[..., np.argsort(self.axes)][..., ::-1])
+        return unflipped[..., np.argsort(self.axes)][..., ::-1]
 
     def to_dict(self) -> dict[str, Any]:
         """Content for JSON."""

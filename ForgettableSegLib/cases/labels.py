@@ -33,6 +33,17 @@ def to_class_indices(values: NDArray[np.integer], task: Task) -> NDArray[np.uint
     return table[values]
 
 
+def renumbered(values: NDArray[np.integer], old: Task, new: Task) -> NDArray[np.integer]:
+    """A label map of one task in the values of another with the same classes in the same order."""
+    pairs = {one.value: other.value for one, other in zip(old.classes, new.classes, strict=True)}
+    if all(one == other for one, other in pairs.items()):
+        return values
+    table = np.zeros(max(pairs) + 1, dtype=np.uint16)
+    for one, other in pairs.items():
+        table[one] = other
+    return table[values]
+
+
 def to_label_values(classes: NDArray[np.integer], task: Task) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """Label value of each class index, in the smallest unsigned type that holds all of the task's values."""
     kind = np.uint8 if max(task.label_values) <= np.iinfo(np.uint8).max else np.uint16

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from statistics import median
@@ -125,7 +125,13 @@ class HasGrid(Protocol):
 
 
 def plan_preprocessing(
-    cases: Iterable[Case], task: Task, *, spatial_dims: int, slice_axis: int | None = None, isotropic: bool = False
+    cases: Sequence[Case],
+    task: Task,
+    *,
+    spatial_dims: int,
+    slice_axis: int | None = None,
+    isotropic: bool = False,
+    progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Preprocessing:
     """Derive the settings from the training cases: from them alone, or held-out cases would leak into the model.
 
@@ -139,18 +145,28 @@ def plan_preprocessing(
         spatial_dims: 2 or 3.
         slice_axis: axis of the LPS frame; None for the coarsest axis if it is clearly so, else axial.
         isotropic: see above.
+        progress: called before each case with those done and their number.
 
     Raises:
-        ForgettableSegError: `CASE_LIST_INVALID` without cases; whatever reading a header (CT: a whole case) raises.
+        ForgettableSegError: `CASE_LIST_INVALID` without cases; if none can be read, what reading the first raises. A
+            case that cannot be read, among others that can, is left to those who read it again to tell of.
     """
     statistics = ForegroundStatistics(len(task.channels))
     spacings = []
-    for case in cases:
-        geometry = read_header(case.images[0]).geometry
-        frame = PreparedGrid.plan(geometry, (None, None, None), 0)
-        spacings.append(frame.spacing)
-        if task.modality == "CT":
-            _add_foreground(statistics, case, task)
+    problem: ForgettableSegError | None = None
+    for index, case in enumerate(cases):
+        progress(index, len(cases))
+        try:
+            geometry = read_header(case.images[0]).geometry
+            frame = PreparedGrid.plan(geometry, (None, None, None), 0)
+            if task.modality == "CT":
+                _add_foreground(statistics, case, task)
+        except ForgettableSegError as error:
+            problem = problem or error
+        else:
+            spacings.append(frame.spacing)
+    if problem is not None and not spacings:
+        raise problem
     if not spacings:
         raise ForgettableSegError(ErrorCode.CASE_LIST_INVALID, "There is no training case to plan for.")
     per_axis = [median(steps) for steps in zip(*spacings, strict=True)]

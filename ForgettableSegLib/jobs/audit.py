@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ForgettableSegLib.jobs.casewise import CaseJob, CaseOutcome, Rows
-from ForgettableSegLib.jobs.inputs import load_cases
+from ForgettableSegLib.jobs.casewise import CaseJob, CaseOutcome, Progress, Rows
 from ForgettableSegLib.jobs.job import JobContext, JobResult
 from ForgettableSegLib.jobs.requests import AuditRequest
 
 if TYPE_CHECKING:
     from ForgettableSegLib.cases.case import Case
+    from ForgettableSegLib.cases.task import Task
     from ForgettableSegLib.inference.predictor import Predictor
 
 KINDS = ("T1", "T2", "T3", "T4", "score", "review")
@@ -25,13 +24,19 @@ def run(request: AuditRequest, context: JobContext) -> JobResult:
         Cancelled: what is complete stays.
     """
     job = CaseJob(
-        phase="audit", verb="Audited", kinds=KINDS, table_kind="table", compute=_audit, headlines=_hardest_first
+        phase="audit",
+        verb="Audited",
+        kinds=KINDS,
+        table_kind="table",
+        compute=_audit,
+        reads_labels=True,
+        headlines=_hardest_first,
     )
-    return job.run(request, load_cases(request.cases).cases, context)
+    return job.run(request, request.cases, context)
 
 
-def _audit(predictor: Predictor, case: Case, progress: Callable[[str, int, int], None]) -> CaseOutcome:
-    found = predictor.audit_case(case, progress=progress)
+def _audit(predictor: Predictor, case: Case, task: Task, progress: Progress) -> CaseOutcome:
+    found = predictor.audit_case(case, task=task, progress=progress)
     return CaseOutcome(
         volumes=found.scores,
         geometry=found.geometry,

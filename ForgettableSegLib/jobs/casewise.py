@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ForgettableSegLib.jobs.inputs import load_predictor, rank_device
+from ForgettableSegLib.jobs.inputs import labelled_task, load_cases, load_predictor, rank_device
 from ForgettableSegLib.jobs.job import JobContext, JobResult
 from ForgettableSegLib.jobs.outputs import (
     CaseFolder,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from ForgettableSegLib.cases.case import Case
     from ForgettableSegLib.cases.geometry import Geometry
+    from ForgettableSegLib.cases.task import Task
     from ForgettableSegLib.inference.predictor import Predictor
     from ForgettableSegLib.jobs.requests import AuditRequest, SegmentRequest
 
@@ -32,6 +33,7 @@ PHASES = {"prepare": (0.0, 0.05), "predict": (0.05, 0.8), "restore": (0.8, 0.9),
 """Share of a case's work at which each phase of the predictor begins and ends."""
 
 Rows = Sequence[Mapping[str, Any]]
+Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,9 @@ class CaseJob:
         verb: begins the sentence that tells how many cases are done.
         kinds: every kind of file that the job may put into the folder of a case.
         table_kind: kind of artifact that the summary is.
-        compute: asks the model about a case, and calls the function given with its phases, step and number of steps.
+        compute: asks the model about a case; is given the model's task with the values of the labels, and what to call
+            with phase, step and number of steps.
+        reads_labels: whether the labels of the cases matter.
         headlines: lines before the sentence, of the rows that are done.
     """
 
@@ -72,11 +76,17 @@ class CaseJob:
     verb: str
     kinds: Sequence[str]
     table_kind: str
-    compute: Callable[[Predictor, Case, Callable[[str, int, int], None]], CaseOutcome]
+    compute: Callable[[Predictor, Case, Task, Progress], CaseOutcome]
+    reads_labels: bool = False
     headlines: Callable[[Rows], list[str]] = lambda rows: []
 
-    def run(self, request: SegmentRequest | AuditRequest, cases: Sequence[Case], context: JobContext) -> JobResult:
+    def run(self, request: SegmentRequest | AuditRequest, source: Any, context: JobContext) -> JobResult:
         """Do the cases one after the other and sum them up; under torchrun each rank takes its share.
+
+        Args:
+            request: of the job.
+            source: of the cases, see `load_cases`.
+            context: of the job.
 
         Raises:
             ForgettableSegError: if nothing can be done at all.
@@ -88,12 +98,17 @@ class CaseJob:
         with process_group() as group:
             context.quiet = not group.is_main
             predictor = load_predictor(request.model, str(rank_device(request.device, group)))
+            listed = load_cases(source)
+            task = labelled_task(predictor.model.task, listed.task) if self.reads_labels else predictor.model.task
+            if listed.task is None:  # only the model knows how many channels a case has
+                listed = load_cases(source, task)
+            cases = listed.cases
             output = open_output(request.output, cases, context)
 
             def one(case: Case, tell: Callable[[float], None]) -> dict[str, Any]:
                 for finding in series_warnings(case):
                     context.warning(finding.message, case=case.case_id)
-                found = self.compute(predictor, case, _share_teller(tell))
+                found = self.compute(predictor, case, task, _share_teller(tell))
                 for note in found.notes:
                     context.warning(note, case=case.case_id)
                 tell(PHASES["review"][1])
@@ -117,7 +132,7 @@ class CaseJob:
         return JobResult(EXIT_SOME_CASES_FAILED if failed else EXIT_DONE, result, "\n".join(lines))
 
 
-def _share_teller(tell: Callable[[float], None]) -> Callable[[str, int, int], None]:
+def _share_teller(tell: Callable[[float], None]) -> Progress:
     """What the predictor calls with its phases, and `tell` hears as the done share of the case."""
 
     def progress(phase: str, step: int, of: int) -> None:

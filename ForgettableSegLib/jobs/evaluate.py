@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
-from ForgettableSegLib.jobs.inputs import load_cases, load_predictor, load_task, rank_device
+from ForgettableSegLib.jobs.inputs import labelled_task, load_cases, load_predictor, load_task, rank_device
 from ForgettableSegLib.jobs.job import JobContext, JobResult
 from ForgettableSegLib.jobs.outputs import failed_ids, for_each_case, gather, open_output
 from ForgettableSegLib.jobs.protocol import EXIT_DONE, EXIT_SOME_CASES_FAILED
@@ -83,19 +83,25 @@ def _plan(
     request: EvaluateRequest, group: ProcessGroup
 ) -> tuple[dict[str, Callable[[Case], LabelMap]], tuple[Case, ...], list[tuple[str, int]]]:
     """Return where predictions come from (by name of the set), the cases with references, and the classes."""
-    from ForgettableSegLib.cases.files import read_label_map
+    from ForgettableSegLib.cases.files import check_label_values, label_path, read_label_map
+    from ForgettableSegLib.cases.labels import renumbered
 
     task = load_task(request.task)
     if request.model is not None:
         predictor = load_predictor(request.model, str(rank_device(request.device, group)))
-        task = task or predictor.model.task
+        listed = load_cases(request.cases, task)
+        own = predictor.model.task
+        task = labelled_task(own, listed.task)
+        if listed.task is None:
+            listed = load_cases(request.cases, task)
 
         def segment(case: Case) -> LabelMap:
+            reference, _ = read_label_map(label_path(case))
+            check_label_values(reference, task, label_path(case))
             found = predictor.segment_case(case, heatmap=False)
-            return found.labels, found.geometry
+            return renumbered(found.labels, own, task), found.geometry
 
-        cases = load_cases(request.cases, task).cases
-        return {"predictions": segment}, cases, [(each.name, each.value) for each in task.classes]
+        return {"predictions": segment}, listed.cases, [(each.name, each.value) for each in task.classes]
     cases, listed = _references(Path(request.references))
     task = task or listed
     sources: dict[str, Callable[[Case], LabelMap]] = {}

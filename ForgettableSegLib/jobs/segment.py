@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ForgettableSegLib.jobs.casewise import CaseJob, CaseOutcome
-from ForgettableSegLib.jobs.inputs import load_cases
+from ForgettableSegLib.jobs.casewise import CaseJob, CaseOutcome, Progress
 from ForgettableSegLib.jobs.job import JobContext, JobResult
 from ForgettableSegLib.jobs.requests import SegmentRequest
 
 if TYPE_CHECKING:
     from ForgettableSegLib.cases.case import Case
+    from ForgettableSegLib.cases.task import Task
     from ForgettableSegLib.inference.predictor import Predictor
 
 KINDS = ("segmentation", "confidence", "prototype_ratio", "probabilities", "review")
@@ -25,16 +24,14 @@ def run(request: SegmentRequest, context: JobContext) -> JobResult:
         Cancelled: what is complete stays.
     """
 
-    def compute(predictor: Predictor, case: Case, progress: Callable[[str, int, int], None]) -> CaseOutcome:
+    def compute(predictor: Predictor, case: Case, _task: Task, progress: Progress) -> CaseOutcome:
         return _segment(predictor, case, request, progress)
 
     job = CaseJob(phase="segment", verb="Segmented", kinds=KINDS, table_kind="volumes", compute=compute)
-    return job.run(request, load_cases(request.input if request.cases is None else request.cases).cases, context)
+    return job.run(request, request.input if request.cases is None else request.cases, context)
 
 
-def _segment(
-    predictor: Predictor, case: Case, request: SegmentRequest, progress: Callable[[str, int, int], None]
-) -> CaseOutcome:
+def _segment(predictor: Predictor, case: Case, request: SegmentRequest, progress: Progress) -> CaseOutcome:
     found = predictor.segment_case(
         case,
         heatmap=request.heatmap,

@@ -43,14 +43,15 @@ def train(request: TrainRequest, context: JobContext) -> JobResult:
     from ForgettableSegLib.training.run import run_training
     from ForgettableSegLib.training.settings import TrainingSettings
 
-    settings = TrainingSettings.from_dict(request.settings)
+    start = _start_model(request)
+    kept = {} if start is None else {"spatial_dims": start.preprocessing.spatial_dims}
+    settings = TrainingSettings.from_dict({**kept, **request.settings})
     folder = Path(request.run).absolute()
     name = request.name or folder.name
     if not NAME.fullmatch(name):
         message = f"'{name}' cannot be the name of a model."
         hint = "Use up to 64 letters, digits, spaces, dots, dashes and underscores."
         raise ForgettableSegError(ErrorCode.REQUEST_INVALID, message, hint=hint)
-    start = _start_model(request)
     task = load_task(request.task)
     cases = load_cases(request.cases, task)
     if start is not None:
@@ -62,6 +63,8 @@ def train(request: TrainRequest, context: JobContext) -> JobResult:
     with process_group() as group:
         context.quiet = not group.is_main
         device = rank_device(settings.device, group)
+        if group.is_main:
+            (folder / BEFORE_FILE).unlink(missing_ok=True)  # of a start that did not get far
         labelled = [case for case in cases if case.label is not None]
         split = split_cases(labelled, ratios=settings.split_ratios, seed=settings.seed) if labelled else None
         if start is not None and split is not None and group.is_main:
@@ -179,10 +182,10 @@ def judge(
         tell_failures: whether it is told of cases that cannot be used, too.
     """
     from ForgettableSegLib.cases.files import read_label
+    from ForgettableSegLib.cases.labels import renumbered
     from ForgettableSegLib.evaluation.metrics import evaluate_case
 
     classes = [(each.name, each.value) for each in task.classes]
-    values = {own.value: each.value for own, each in zip(predictor.model.task.classes, task.classes, strict=True)}
     results: list[ClassResult] = []
     for index, case in enumerate(cases):
         context.check_cancelled()
@@ -194,24 +197,12 @@ def judge(
             if tell_failures:
                 context.case_failed(case.case_id, error)
             continue
-        labels = _renumbered(found.labels, values)
+        labels = renumbered(found.labels, predictor.model.task, task)
         results += evaluate_case(
             labels, reference, spacing=found.geometry.spacing[::-1], classes=classes, case=case.case_id
         )
     context.progress(phase, len(cases), len(cases))
     return results
-
-
-def _renumbered(labels: Any, values: dict[int, int]) -> Any:
-    """The label map in the values of another task with the same classes."""
-    import numpy as np
-
-    if all(old == new for old, new in values.items()):
-        return labels
-    table = np.zeros(max(values) + 1, dtype=np.uint16)
-    for old, new in values.items():
-        table[old] = new
-    return table[labels]
 
 
 def finish(outcome: TrainingOutcome, device: torch.device, group: ProcessGroup, context: JobContext) -> JobResult:

@@ -97,7 +97,7 @@ def _check_entries(infos: list[zipfile.ZipInfo], source: str) -> dict[str, zipfi
             raise invalid(source, f"the archive's entry {info.orig_filename[:80]!r} would leave the model's folder")
         if stat.S_ISLNK(info.external_attr >> 16):
             raise invalid(source, f"the archive's entry '{info.filename}' is a link to another place")
-    files = [info for info in infos if not info.is_dir()]
+    files = [info for info in infos if not info.is_dir() and not _is_dropping(info.filename)]
     tops = {info.filename.partition("/")[0] for info in files}
     inside = f"{tops.pop()}/" if len(tops) == 1 and all("/" in info.filename for info in files) else ""
     entries: dict[str, zipfile.ZipInfo] = {}
@@ -112,6 +112,12 @@ def _check_entries(infos: list[zipfile.ZipInfo], source: str) -> dict[str, zipfi
             raise invalid(source, f"the archive's entry '{name}' would grow {ratio}-fold, as no model does")
         entries[name] = info
     return entries
+
+
+def _is_dropping(name: str) -> bool:
+    """Whether a file manager put an entry there by itself."""
+    parts = name.split("/")
+    return parts[0] == "__MACOSX" or parts[-1] in _DROPPINGS
 
 
 def _read_entry(archive: zipfile.ZipFile, info: zipfile.ZipInfo, source: str) -> bytes:

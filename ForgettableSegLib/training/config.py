@@ -164,12 +164,18 @@ def configure(
     if start is not None:
         preprocessing = start.preprocessing
     else:
+
+        def tell(done: int, of: int) -> None:
+            recorder.listener.check_cancelled()
+            recorder.progress("look at the training cases", done, of)
+
         preprocessing = plan_preprocessing(
             training,
             task,
             spatial_dims=settings.spatial_dims,
             slice_axis=settings.slice_axis,
             isotropic=settings.isotropic,
+            progress=tell,
         )
     if start is not None and preprocessing.spatial_dims != settings.spatial_dims:
         msg = f"The model {start.name} works in {preprocessing.spatial_dims}D only."

@@ -81,6 +81,7 @@ class Recorder:
         self.is_main = is_main
         self._rows: list[dict[str, Any]] = []
         self._last_sent = 0.0
+        self._told_locked = False
 
     def metric(self, name: str, iteration: int, values: Mapping[str, Any]) -> None:
         """Send numbers to be plotted, and log them."""
@@ -152,12 +153,18 @@ class Recorder:
             return
         path = self.folder / "history.csv"
         is_new = not path.exists()
-        with path.open("a", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, HISTORY_COLUMNS, restval="")
-            if is_new:
-                writer.writeheader()
-            writer.writerows(self._rows)
-        self._rows.clear()
+        try:
+            with path.open("a", newline="", encoding="utf-8") as stream:
+                writer = csv.DictWriter(stream, HISTORY_COLUMNS, restval="")
+                if is_new:
+                    writer.writeheader()
+                writer.writerows(self._rows)
+        except PermissionError:  # open in another program, on Windows: the rows wait, and the training goes on
+            if not self._told_locked:
+                self._told_locked = True
+                self.warning(f"{path} is open in another program; it is written once it is closed there.")
+        else:
+            self._rows.clear()
 
     def rewind(self, iteration: int) -> None:
         """Drop what the histories tell of iterations that a resumed run does again."""

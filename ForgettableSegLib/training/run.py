@@ -238,8 +238,12 @@ def _train(
         trainer.run()
     finally:
         if trainer.group.is_main:
-            write_samples(folder / "samples.csv", trainer.reader, trainer.miner)
-            trainer.recorder.listener.artifact("table", folder / "samples.csv")
+            try:
+                write_samples(folder / "samples.csv", trainer.reader, trainer.miner)
+            except PermissionError:  # open in another program, on Windows: no reason to lose a training
+                trainer.recorder.warning(f"{folder / 'samples.csv'} is open in another program and was not written.")
+            else:
+                trainer.recorder.listener.artifact("table", folder / "samples.csv")
     best = trainer.best
     network = build_network(config.network)
     network.load_state_dict(best["network"])

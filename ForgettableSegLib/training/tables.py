@@ -16,7 +16,10 @@ from ForgettableSegLib.training.patches import PatchReader
 
 
 def write_samples(path: Path, reader: PatchReader, miner: Miner) -> None:
-    """Write a row for every training slice that was drawn: scores, learning history, replays, suspicion.
+    """Write a row for every training slice that was drawn: scores, learning history, replays, suspicion, place.
+
+    "slice" counts on the prepared grid; "file_slice" is the voxel index in the file, along its axis "file_axis" (i, j
+    or k), and the place is the middle of the slice.
 
     Args:
         path: a CSV file.
@@ -29,6 +32,7 @@ def write_samples(path: Path, reader: PatchReader, miner: Miner) -> None:
     confidence, variability = history.confidence.tolist(), history.variability.tolist()
     columns = ("case", "slice", "score", "presentations", "correct", "learnt", "forgetting_events", "confidence")
     columns += ("variability", "replays", "in_bank", "reported_above_band", "suspect")
+    columns += ("file_axis", "file_slice", "x_lps_mm", "y_lps_mm", "z_lps_mm")
     with whole_text_file(path) as stream:
         writer = csv.writer(stream)
         writer.writerow(columns)
@@ -50,8 +54,19 @@ def write_samples(path: Path, reader: PatchReader, miner: Miner) -> None:
                     int(number in in_bank),
                     int(history.suspected[number]),
                     int(number in suspects),
+                    *_place(reader.cases[case], slice_index),
                 ]
             )
+
+
+def _place(prepared: PreparedCase, slice_index: int) -> tuple[str, int, float, float, float]:
+    """Axis and index of a slice in its file, and its middle in LPS mm."""
+    grid = prepared.grid
+    middle = (slice_index, *((n - 1) / 2 for n in grid.shape[1:]))
+    index = grid.index_to_native(middle)
+    axis = 2 - grid.axes[0]
+    x, y, z = grid.native.index_to_physical(index).round(3).tolist()
+    return "ijk"[axis], round(float(index[axis])), x, y, z
 
 
 def bank_entries(reader: PatchReader, miner: Miner, class_names: Sequence[str], iteration: int) -> list[dict[str, Any]]:

@@ -31,3 +31,24 @@ def scene(application: Any) -> Iterator[Any]:
     application.answer = True
     yield application.session.scene
     application.session.scene.Clear(False)
+
+
+@pytest.fixture
+def module(application: Any, scene: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The module with one installed model and a worker that a test answers for."""
+    from module_view import ModuleWindow
+    from worker_answers import MODEL
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    window = ModuleWindow()
+    window.worker.answer("models", event="done", exit_code=0, result={"models": [MODEL]})
+    yield window
+    window.close()
+
+
+@pytest.fixture
+def case(module: Any, scene: Any) -> tuple[Any, Any]:
+    """A volume and its segmentation in the scene."""
+    from ForgettableSegGUI.samples import syntheticCase
+
+    return syntheticCase(scene, 0)

@@ -3,24 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from test_gui_panels import MODEL
-
-
-@pytest.fixture
-def module(application: Any, scene: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The module with one installed model and a worker that a test answers for."""
-    from module_view import ModuleWindow
-
-    monkeypatch.setenv("HOME", str(tmp_path))
-    window = ModuleWindow()
-    window.worker.answer("models", event="done", exit_code=0, result={"models": [MODEL]})
-    yield window
-    window.close()
 
 
 @pytest.fixture

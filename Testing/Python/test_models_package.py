@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -256,3 +257,13 @@ def test_card_is_json_that_people_can_read(written: Path, tmp_path: Path) -> Non
     assert card["schema"] == 1
     assert set(card["files"]) == {"weights.safetensors", "README.md"}
     assert card["files"]["weights.safetensors"]["bytes"] == (folder / "weights.safetensors").stat().st_size
+
+
+def test_what_a_file_manager_puts_into_an_archive_is_left_aside(tmp_path: Path) -> None:
+    folder = make_package().write(tmp_path / "abdomen")
+    with zipfile.ZipFile(tmp_path / "finder.zip", "w") as archive:
+        for file in sorted(folder.iterdir()):
+            archive.write(file, f"abdomen/{file.name}")
+            archive.writestr(f"__MACOSX/abdomen/._{file.name}", b"x")
+        archive.writestr("abdomen/.DS_Store", b"x")
+    assert ModelPackage.read(tmp_path / "finder.zip").name == "abdomen"

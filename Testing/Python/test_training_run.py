@@ -13,6 +13,7 @@ from synthetic import make_arrays, write_cases
 from training_cases import CPU, Listener, assert_same, resume, train, weights
 
 from ForgettableSegLib.cases.case import CaseList
+from ForgettableSegLib.cases.split import split_cases
 from ForgettableSegLib.cases.task import SegmentClass, Task
 from ForgettableSegLib.errors import Cancelled, ErrorCode, ForgettableSegError
 from ForgettableSegLib.training import gradients, trainer
@@ -216,14 +217,16 @@ def test_minutes_set_the_length(cases: CaseList, tmp_path: Path, monkeypatch: py
     assert any(f"{outcome.iterations} iterations" in text for text in listener.texts)
 
 
-def test_a_bad_case_is_told_of_and_left_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_a_bad_case_is_told_of_and_left_out(tmp_path: Path, part: str) -> None:
     own = write_cases(tmp_path / "own", 6)
-    broken = own.cases[0]
+    split = split_cases(own.cases, ratios=(4, 1, 1), seed=0)
+    broken = next(case for case in own if case.case_id == getattr(split, part)[0])
     broken.images[0].write_bytes(b"not an image")
     listener = Listener()
     outcome = train(own, tmp_path / "run", listener, settings={"iterations": 1})
-    in_use = broken.case_id in (*outcome.config.split.train, *outcome.config.split.validation)
-    assert listener.failed == ([broken.case_id] if in_use else [])
+    assert broken.case_id in getattr(outcome.config.split, part)
+    assert listener.failed == [broken.case_id]
 
 
 def test_made_up_cases_are_what_they_claim() -> None:
