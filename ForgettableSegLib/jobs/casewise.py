@@ -97,8 +97,8 @@ class CaseJob:
 
         with process_group() as group:
             context.quiet = not group.is_main
-            predictor = load_predictor(request.model, str(rank_device(request.device, group)))
             listed = load_cases(source)
+            predictor = load_predictor(request.model, str(rank_device(request.device, group)))
             task = labelled_task(predictor.model.task, listed.task) if self.reads_labels else predictor.model.task
             if listed.task is None:  # only the model knows how many channels a case has
                 listed = load_cases(source, task)

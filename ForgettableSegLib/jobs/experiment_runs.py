@@ -13,6 +13,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 from ForgettableSegLib.jobs.job import JobContext
 from ForgettableSegLib.jobs.outputs import to_json, write_text
@@ -125,9 +127,21 @@ class Study:
             index, of: number of the run, and how many there are.
 
         Raises:
-            ForgettableSegError: the run could not be finished.
+            ForgettableSegError: the run could not be finished; RUN_LOCKED while another process is at it.
             Cancelled: it can be taken up again.
         """
+        folder.path.parent.mkdir(parents=True, exist_ok=True)
+        # From the start of the training to the result: a run that is trained but not judged yet is nobody else's.
+        lock = FileLock(folder.path.with_suffix(".lock"), timeout=0)
+        try:
+            with lock:
+                if not folder.is_done:
+                    self._execute(planned, folder, context, index=index, of=of)
+        except Timeout as error:
+            message = f"Another process is at the run of {planned.label}."
+            raise ForgettableSegError(ErrorCode.RUN_LOCKED, message) from error
+
+    def _execute(self, planned: PlannedRun, folder: RunFolder, context: JobContext, *, index: int, of: int) -> None:
         from ForgettableSegLib.evaluation.regimes import limited_split, to_corrupt
         from ForgettableSegLib.inference.predictor import Predictor
         from ForgettableSegLib.training.export import model_package

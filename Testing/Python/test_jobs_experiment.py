@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from job_inputs import kinds, make_cases, run
 from synthetic import TASK
 
@@ -113,6 +114,19 @@ def test_what_is_done_is_not_done_again_and_what_was_cut_off_goes_on(
     result, events = run("experiment", **arguments)
     assert result.exit_code == 0
     assert "case" not in str([event for event in events if event["event"] == "progress"])
+
+
+def test_a_run_that_another_process_is_at_is_left_to_it(
+    study: tuple[list[dict[str, Any]], Path], tmp_path: Path
+) -> None:
+    experiment(study, "mini", tmp_path, variants=["U-Net"])
+    (folder,) = (path.parent for path in tmp_path.glob("runs/*/result.json"))
+    (folder / "result.json").unlink()  # trained, but not judged yet
+    before = {path.name for path in folder.iterdir()}
+    with FileLock(folder.with_suffix(".lock")):
+        result, _ = experiment(study, "mini", tmp_path)
+    assert {path.name for path in folder.iterdir()} == before
+    assert (result.result["done"], len(result.result["missing"])) == (1, 1)
 
 
 def test_parts_cover_the_plan_exactly_once(study: tuple[list[dict[str, Any]], Path], tmp_path: Path) -> None:
