@@ -68,8 +68,8 @@ class Panel:
 
     def _widgets(self) -> dict[str, Any]:
         """The widgets that show a parameter, by its name."""
-        named = {widget: widget.property("SlicerParameterName") for widget in vars(self.ui).values()}
-        return {str(name): widget for widget, name in named.items() if name}
+        named = ((widget.property("SlicerParameterName"), widget) for widget in vars(self.ui).values())
+        return {str(name): widget for name, widget in named if name}
 
     def refresh(self) -> None:
         """Show what holds now; called after every change."""

@@ -15,16 +15,6 @@ from synthetic import TASK
 pytestmark = pytest.mark.usefixtures("home")
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]], dict[str, Any]]:
-    """A run folder with a trained model, the events of its training, and its arguments."""
-    folder = tmp_path_factory.mktemp("trained")
-    arguments = training_arguments(folder / "cases", folder / "run")
-    result, events = run("train", **arguments)
-    assert result.exit_code == 0, events[-1]
-    return folder / "run", events, arguments
-
-
 def relabelled(cases: list[dict[str, Any]], values: dict[int, int]) -> list[dict[str, Any]]:
     """The cases with label files of their own, in other values."""
     changed = []

@@ -5,27 +5,16 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from job_inputs import artifacts, kinds, make_cases, run, training_arguments
+from job_inputs import artifacts, kinds, make_cases, run
 from synthetic import TASK
 
 from ForgettableSegLib.jobs import inputs
 
 pytestmark = pytest.mark.usefixtures("home")
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]], dict[str, Any]]:
-    """A run folder with a trained model, the events of its training, and its arguments."""
-    folder = tmp_path_factory.mktemp("trained")
-    arguments = training_arguments(folder / "cases", folder / "run")
-    result, events = run("train", **arguments)
-    assert result.exit_code == 0, events[-1]
-    return folder / "run", events, arguments
 
 
 def test_a_training_tells_what_the_panel_plots_and_exports_a_model(trained) -> None:
