@@ -24,16 +24,17 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/cli.py
   ForgettableSegLib/errors.py
   ForgettableSegLib/evaluation/__init__.py
-  ForgettableSegLib/evaluation/experiment_plots.py
-  ForgettableSegLib/evaluation/experiment_report.py
-  ForgettableSegLib/evaluation/experiment_results.py
   ForgettableSegLib/evaluation/figures.py
   ForgettableSegLib/evaluation/metrics.py
-  ForgettableSegLib/evaluation/plans.py
-  ForgettableSegLib/evaluation/regimes.py
   ForgettableSegLib/evaluation/report.py
   ForgettableSegLib/evaluation/statistics.py
   ForgettableSegLib/evaluation/summary.py
+  ForgettableSegLib/experiments/__init__.py
+  ForgettableSegLib/experiments/plans.py
+  ForgettableSegLib/experiments/plots.py
+  ForgettableSegLib/experiments/regimes.py
+  ForgettableSegLib/experiments/report.py
+  ForgettableSegLib/experiments/results.py
   ForgettableSegLib/inference/__init__.py
   ForgettableSegLib/inference/calibration.py
   ForgettableSegLib/inference/device.py
@@ -47,11 +48,10 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/jobs/audit.py
   ForgettableSegLib/jobs/casewise.py
   ForgettableSegLib/jobs/check.py
-  ForgettableSegLib/jobs/client.py
-  ForgettableSegLib/jobs/console.py
   ForgettableSegLib/jobs/demo.py
   ForgettableSegLib/jobs/demo_data.py
   ForgettableSegLib/jobs/evaluate.py
+  ForgettableSegLib/jobs/exit_codes.py
   ForgettableSegLib/jobs/experiment.py
   ForgettableSegLib/jobs/experiment_runs.py
   ForgettableSegLib/jobs/failures.py
@@ -61,17 +61,14 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/jobs/job.py
   ForgettableSegLib/jobs/models.py
   ForgettableSegLib/jobs/outputs.py
-  ForgettableSegLib/jobs/protocol.py
+  ForgettableSegLib/jobs/plain.py
   ForgettableSegLib/jobs/requests.py
   ForgettableSegLib/jobs/resume.py
-  ForgettableSegLib/jobs/runner.py
   ForgettableSegLib/jobs/segment.py
-  ForgettableSegLib/jobs/streams.py
   ForgettableSegLib/jobs/train.py
   ForgettableSegLib/jobs/training.py
   ForgettableSegLib/jobs/validate.py
   ForgettableSegLib/jobs/versions.py
-  ForgettableSegLib/jobs/worker.py
   ForgettableSegLib/memory.py
   ForgettableSegLib/mining/__init__.py
   ForgettableSegLib/mining/bank.py
@@ -117,4 +114,12 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/training/tables.py
   ForgettableSegLib/training/trainer.py
   ForgettableSegLib/training/validation.py
+  ForgettableSegLib/worker/__init__.py
+  ForgettableSegLib/worker/__main__.py
+  ForgettableSegLib/worker/client.py
+  ForgettableSegLib/worker/console.py
+  ForgettableSegLib/worker/process.py
+  ForgettableSegLib/worker/protocol.py
+  ForgettableSegLib/worker/runner.py
+  ForgettableSegLib/worker/streams.py
   )

@@ -13,11 +13,11 @@ from typing import Any
 from ForgettableSegLib import __version__
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 from ForgettableSegLib.jobs.arguments import CONVENTIONS, FILE_FORMATS, MODEL_ACTIONS
-from ForgettableSegLib.jobs.console import console
 from ForgettableSegLib.jobs.job import Event, JobContext
-from ForgettableSegLib.jobs.protocol import plain
+from ForgettableSegLib.jobs.plain import plain
 from ForgettableSegLib.jobs.requests import make_request
-from ForgettableSegLib.jobs.runner import fail, run_job
+from ForgettableSegLib.worker.console import console
+from ForgettableSegLib.worker.runner import fail, run_job
 
 _CASES_HELP = "case list: a dataset folder (MSD, nnU-Net), a MONAI datalist (.json), a .csv, or 'images,labels' folders"
 _MODEL_HELP = "name of an installed model, or path of a model package"
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     if arguments[:1] == ["worker"]:
-        from ForgettableSegLib.jobs.worker import main as serve
+        from ForgettableSegLib.worker.process import main as serve
 
         serve(arguments[1:])
     options = _parser().parse_args(arguments)
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _json_sink() -> Callable[[Event], None]:
-    from ForgettableSegLib.jobs.streams import EventStream
+    from ForgettableSegLib.worker.streams import EventStream
 
     stream = EventStream()
 

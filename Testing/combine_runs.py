@@ -11,12 +11,12 @@ import argparse
 from pathlib import Path
 
 from ForgettableSegLib.inference.device import resolve_device
-from ForgettableSegLib.jobs.console import console
 from ForgettableSegLib.jobs.job import JobContext
 from ForgettableSegLib.jobs.training import finish
 from ForgettableSegLib.resources import user_cache_dir
 from ForgettableSegLib.training.distributed import ProcessGroup
 from ForgettableSegLib.training.ensemble import combine_runs
+from ForgettableSegLib.worker.console import console
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ForgettableSegLib.errors import Cancelled, ErrorCode, ForgettableSegError
-from ForgettableSegLib.jobs.client import SubprocessTransport, WorkerClient, worker_command
+from ForgettableSegLib.worker.client import SubprocessTransport, WorkerClient, worker_command
 
 from .job_state import JobState
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 import qt
 import slicer
 
-from ForgettableSegLib.jobs.client import WorkerClient, worker_command
-from ForgettableSegLib.jobs.protocol import parse_line
+from ForgettableSegLib.worker.client import WorkerClient, worker_command
+from ForgettableSegLib.worker.protocol import parse_line
 
 from .blocking import shutdownBlockingWorker
 

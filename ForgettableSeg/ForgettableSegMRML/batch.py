@@ -14,8 +14,8 @@ from typing import Any
 
 from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.errors import ForgettableSegError
-from ForgettableSegLib.jobs.client import Event, SubprocessTransport, WorkerClient, worker_command
-from ForgettableSegLib.jobs.protocol import EXIT_BAD_REQUEST, EXIT_CANCELLED, EXIT_DONE, EXIT_SOME_CASES_FAILED
+from ForgettableSegLib.jobs.exit_codes import EXIT_BAD_REQUEST, EXIT_CANCELLED, EXIT_DONE, EXIT_SOME_CASES_FAILED
+from ForgettableSegLib.worker.client import Event, SubprocessTransport, WorkerClient, worker_command
 
 from .batch_results import CaseResults
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ForgettableSegLib.jobs.exit_codes import EXIT_DONE, EXIT_SOME_CASES_FAILED
 from ForgettableSegLib.jobs.inputs import labelled_task, load_cases, load_predictor, rank_device
 from ForgettableSegLib.jobs.job import JobContext, JobResult
 from ForgettableSegLib.jobs.outputs import (
@@ -18,7 +19,6 @@ from ForgettableSegLib.jobs.outputs import (
     write_table,
     write_text,
 )
-from ForgettableSegLib.jobs.protocol import EXIT_DONE, EXIT_SOME_CASES_FAILED
 
 if TYPE_CHECKING:
     import numpy as np

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ForgettableSegLib.jobs import demo_data, finetune, segment
+from ForgettableSegLib.jobs.exit_codes import EXIT_DONE
 from ForgettableSegLib.jobs.job import JobContext, JobResult
-from ForgettableSegLib.jobs.protocol import EXIT_DONE
 from ForgettableSegLib.jobs.requests import DemoRequest, make_request
 from ForgettableSegLib.models.package import ModelPackage
 from ForgettableSegLib.models.registry import find_model

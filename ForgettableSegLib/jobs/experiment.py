@@ -6,16 +6,16 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.jobs.exit_codes import EXIT_DONE, EXIT_SOME_CASES_FAILED
 from ForgettableSegLib.jobs.experiment_runs import RunFolder, Study
 from ForgettableSegLib.jobs.failures import explain
 from ForgettableSegLib.jobs.inputs import forget_predictors, load_cases, load_task, require_task
 from ForgettableSegLib.jobs.job import JobContext, JobResult
 from ForgettableSegLib.jobs.outputs import open_output
-from ForgettableSegLib.jobs.protocol import EXIT_DONE, EXIT_SOME_CASES_FAILED
 from ForgettableSegLib.jobs.requests import ExperimentRequest
 
 if TYPE_CHECKING:
-    from ForgettableSegLib.evaluation.plans import ExperimentPlan, PlannedRun
+    from ForgettableSegLib.experiments.plans import ExperimentPlan, PlannedRun
 
 
 def run(request: ExperimentRequest, context: JobContext) -> JobResult:
@@ -53,7 +53,7 @@ def run(request: ExperimentRequest, context: JobContext) -> JobResult:
 
 def _study(request: ExperimentRequest, context: JobContext) -> tuple[Study, ExperimentPlan]:
     from ForgettableSegLib.cases.split import split_cases
-    from ForgettableSegLib.evaluation.plans import load_plan
+    from ForgettableSegLib.experiments.plans import load_plan
     from ForgettableSegLib.training.settings import TrainingSettings
 
     plan = load_plan(request.plan).changed(
@@ -102,7 +102,7 @@ def _report(
     failed: dict[str, str],
     context: JobContext,
 ) -> JobResult:
-    from ForgettableSegLib.evaluation.experiment_report import write_experiment
+    from ForgettableSegLib.experiments.report import write_experiment
 
     done = [folder.result(planned) for planned, folder in folders.items() if folder.is_done]
     undone = [planned.label for planned, folder in folders.items() if not folder.is_done]
@@ -135,7 +135,7 @@ def _report(
 def _plots(
     plan: ExperimentPlan, folders: dict[PlannedRun, RunFolder], done: list[Any], context: JobContext
 ) -> dict[str, bytes]:
-    from ForgettableSegLib.evaluation.experiment_plots import experiment_plots
+    from ForgettableSegLib.experiments.plots import experiment_plots
 
     curves = {
         (planned.regime.name, planned.variant.name, planned.seed): folder.curves()

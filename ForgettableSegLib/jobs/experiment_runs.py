@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from ForgettableSegLib.cases.case import Case, CaseList
     from ForgettableSegLib.cases.split import Split
     from ForgettableSegLib.cases.task import Task
-    from ForgettableSegLib.evaluation.experiment_results import RunResult
-    from ForgettableSegLib.evaluation.plans import PlannedRun
+    from ForgettableSegLib.experiments.plans import PlannedRun
+    from ForgettableSegLib.experiments.results import RunResult
     from ForgettableSegLib.training.run import TrainingOutcome
     from ForgettableSegLib.training.settings import TrainingSettings
 
@@ -51,8 +51,8 @@ class RunFolder:
 
     def result(self, planned: PlannedRun) -> RunResult:
         """The result, as that of this run of a plan."""
-        from ForgettableSegLib.evaluation.experiment_results import RunResult
         from ForgettableSegLib.evaluation.metrics import ClassResult
+        from ForgettableSegLib.experiments.results import RunResult
 
         content = json.loads((self.path / RESULT_FILE).read_text(encoding="utf-8"))
         results = tuple(
@@ -69,7 +69,7 @@ class RunFolder:
 
     def curves(self) -> dict[str, Any]:
         """Loss (smoothed) and validation Dice over the iterations."""
-        from ForgettableSegLib.evaluation.experiment_plots import smooth
+        from ForgettableSegLib.experiments.plots import smooth
 
         rows = self.history()
         validated = [row for row in rows if row["validation_dice"]]
@@ -142,7 +142,7 @@ class Study:
             raise ForgettableSegError(ErrorCode.RUN_LOCKED, message) from error
 
     def _execute(self, planned: PlannedRun, folder: RunFolder, context: JobContext, *, index: int, of: int) -> None:
-        from ForgettableSegLib.evaluation.regimes import limited_split, to_corrupt
+        from ForgettableSegLib.experiments.regimes import limited_split, to_corrupt
         from ForgettableSegLib.inference.predictor import Predictor
         from ForgettableSegLib.training.export import model_package
 
@@ -215,7 +215,7 @@ class Study:
     def _corrupted(self, case: Case, how: str, seed: int) -> Path:
         """The corrupted label of a case, written once."""
         from ForgettableSegLib.cases.files import label_path, read_label_map, write_volume
-        from ForgettableSegLib.evaluation.regimes import corrupted
+        from ForgettableSegLib.experiments.regimes import corrupted
 
         path = self.output / "corrupted_labels" / f"{case.case_id}_{how}_{seed}.nii.gz"
         if not path.is_file():

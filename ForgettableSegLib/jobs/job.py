@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ForgettableSegLib.errors import Cancelled, ForgettableSegError
+from ForgettableSegLib.jobs.exit_codes import EXIT_DONE, EXIT_SOME_CASES_FAILED
 from ForgettableSegLib.jobs.failures import explain
-from ForgettableSegLib.jobs.protocol import EXIT_DONE, EXIT_SOME_CASES_FAILED
 from ForgettableSegLib.resources import user_dir
 
 Event = dict[str, Any]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ForgettableSegLib.errors import Cancelled, ErrorCode, ForgettableSegError
 from ForgettableSegLib.jobs.failures import explain
 from ForgettableSegLib.jobs.job import JobContext, is_fatal_for_batch
-from ForgettableSegLib.jobs.protocol import plain
+from ForgettableSegLib.jobs.plain import plain
 
 if TYPE_CHECKING:
     import numpy as np

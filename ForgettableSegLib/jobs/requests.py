@@ -29,7 +29,7 @@ from ForgettableSegLib.jobs.arguments import (
     TaskSource,
     Text,
 )
-from ForgettableSegLib.jobs.protocol import plain
+from ForgettableSegLib.jobs.plain import plain
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ForgettableSegLib.jobs.exit_codes import EXIT_DONE, EXIT_SOME_CASES_FAILED
 from ForgettableSegLib.jobs.inputs import load_cases, load_task, require_task
 from ForgettableSegLib.jobs.job import JobContext, JobResult
-from ForgettableSegLib.jobs.protocol import EXIT_DONE, EXIT_SOME_CASES_FAILED
 from ForgettableSegLib.jobs.requests import ValidateRequest
 
 if TYPE_CHECKING:

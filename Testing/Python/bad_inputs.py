@@ -15,7 +15,7 @@ from small_models import make_package
 
 from ForgettableSegLib import cli
 from ForgettableSegLib.errors import ErrorCode
-from ForgettableSegLib.jobs.protocol import encode_event
+from ForgettableSegLib.worker.protocol import encode_event
 
 SHAPE = (3, 16, 16)
 TASK: dict[str, Any] = {

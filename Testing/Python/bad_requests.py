@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from ForgettableSegLib.jobs.protocol import MAX_REQUEST_CHARACTERS
+from ForgettableSegLib.worker.protocol import MAX_REQUEST_CHARACTERS
 
 
 @dataclass(frozen=True)

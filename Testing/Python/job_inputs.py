@@ -10,9 +10,9 @@ from synthetic import TASK, write_cases
 
 from ForgettableSegLib.cases.case import CaseList
 from ForgettableSegLib.jobs.job import JobContext, JobResult
-from ForgettableSegLib.jobs.protocol import encode_event
 from ForgettableSegLib.jobs.requests import make_request
-from ForgettableSegLib.jobs.runner import run_job
+from ForgettableSegLib.worker.protocol import encode_event
+from ForgettableSegLib.worker.runner import run_job
 
 SETTINGS: dict[str, Any] = {
     "features": [8, 16],

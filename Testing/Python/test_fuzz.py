@@ -20,10 +20,10 @@ from small_models import make_card, put_weights, zip_of
 from ForgettableSegLib.cases.case_list import read_case_list
 from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
-from ForgettableSegLib.jobs.protocol import EVENT_FIELDS, PREFIX, encode_event, parse_line, parse_request, request_id
 from ForgettableSegLib.jobs.requests import REQUESTS, Request, make_request
 from ForgettableSegLib.models.package import ModelPackage
 from ForgettableSegLib.training.settings import TrainingSettings
+from ForgettableSegLib.worker.protocol import EVENT_FIELDS, PREFIX, encode_event, parse_line, parse_request, request_id
 
 SLOW_FACTOR = 40
 DEADLINE_MS = 20_000

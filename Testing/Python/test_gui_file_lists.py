@@ -17,7 +17,7 @@ sys.path.insert(0, str(ROOT / "Testing"))
 
 import make_file_lists  # noqa: E402
 
-from ForgettableSegLib.jobs.client import SubprocessTransport, WorkerClient  # noqa: E402
+from ForgettableSegLib.worker.client import SubprocessTransport, WorkerClient  # noqa: E402
 
 # Slicer's macros, cut down to what decides which file lands where.
 SLICER_CONFIG = """
@@ -125,7 +125,7 @@ def test_cmake_installs_exactly_the_lists(installed: Path, tmp_path: Path) -> No
     expected = copied_tree(tmp_path)
     by_list = {path.relative_to(expected) for path in expected.rglob("*") if path.is_file()}
     assert {path.relative_to(installed) for path in installed.rglob("*") if path.is_file()} == by_list
-    assert {"ForgettableSeg.py", "ForgettableSegLib/jobs/worker.py", "Resources/UI/ForgettableSeg.ui"} <= {
+    assert {"ForgettableSeg.py", "ForgettableSegLib/worker/process.py", "Resources/UI/ForgettableSeg.ui"} <= {
         path.as_posix() for path in by_list
     }
 
@@ -136,7 +136,7 @@ def test_the_installed_library_finds_its_resources(installed: Path, tmp_path: Pa
 
 
 def test_the_installed_worker_answers_when_started_by_its_path(installed: Path) -> None:
-    worker = installed / "ForgettableSegLib" / "jobs" / "worker.py"
+    worker = installed / "ForgettableSegLib" / "worker" / "process.py"
     transport = SubprocessTransport([sys.executable, "-u", str(worker)])
     client, events = WorkerClient(transport), []
     client.submit("models", {"action": "list"}, events.append)

@@ -23,8 +23,10 @@ MAY_IMPORT = {
     "training": FLOOR | MIDDLE,
     "inference": FLOOR | MIDDLE,
     "evaluation": FLOOR | MIDDLE,
-    "jobs": FLOOR | MIDDLE,
-    "cli": {"jobs"},
+    "experiments": FLOOR | MIDDLE,
+    "jobs": FLOOR | MIDDLE | {"experiments"},
+    "worker": {"jobs"},
+    "cli": {"jobs", "worker"},
     "__main__": {"cli"},
     "errors": set(),
     "memory": set(),
@@ -33,9 +35,10 @@ MAY_IMPORT = {
 }
 # The only modules of the library that the Slicer side may import: no library work happens in Slicer's process.
 SLICER_MAY_IMPORT = {
-    "ForgettableSegLib.jobs.protocol",
+    "ForgettableSegLib.worker.protocol",
+    "ForgettableSegLib.jobs.exit_codes",
     "ForgettableSegLib.jobs.requests",
-    "ForgettableSegLib.jobs.client",
+    "ForgettableSegLib.worker.client",
     "ForgettableSegLib.cases.task",
     "ForgettableSegLib.errors",
     "ForgettableSegLib.resources",
@@ -48,9 +51,9 @@ LIGHT_MODULES = [
     "ForgettableSegLib",
     "ForgettableSegLib.errors",
     "ForgettableSegLib.resources",
-    "ForgettableSegLib.jobs.protocol",
+    "ForgettableSegLib.worker.protocol",
     "ForgettableSegLib.jobs.requests",
-    "ForgettableSegLib.jobs.client",
+    "ForgettableSegLib.worker.client",
     "ForgettableSegLib.cases.task",
 ]
 
@@ -177,7 +180,7 @@ def test_nodes_and_display_load_without_torch() -> None:
         ("def f():\n    from ..training import trainer", "ForgettableSegLib/mining/scores.py"),
         ("import ForgettableSegLib.mining.bank", "ForgettableSegLib/network/unet.py"),
         ("from .. import network", "ForgettableSegLib/cases/case.py"),
-        ("importlib.import_module('ForgettableSegLib.jobs.worker')", "ForgettableSegLib/training/trainer.py"),
+        ("importlib.import_module('ForgettableSegLib.worker.process')", "ForgettableSegLib/training/trainer.py"),
     ],
 )
 def test_a_wrong_arrow_would_be_seen(source: str, file: str) -> None:

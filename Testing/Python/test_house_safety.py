@@ -11,7 +11,7 @@ from house import LIBRARY, SLICER_SIDE, imports_of, python_files, tree_of
 UNSAFE_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
 # Files that may read environment variables, each with the reason.
 ENVIRONMENT_READERS = {
-    "ForgettableSegLib/jobs/client.py": "hands its own variables on to the worker that it starts",
+    "ForgettableSegLib/worker/client.py": "hands its own variables on to the worker that it starts",
     "ForgettableSegLib/jobs/experiment.py": "torchrun tells each process its rank, which decides its share of the runs",
     "ForgettableSegLib/training/distributed.py": "torchrun tells each process its rank in LOCAL_RANK",
 }

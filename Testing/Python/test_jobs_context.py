@@ -13,7 +13,7 @@ import pytest
 from ForgettableSegLib.errors import Cancelled, ErrorCode, ForgettableSegError
 from ForgettableSegLib.jobs.failures import explain
 from ForgettableSegLib.jobs.job import JobContext
-from ForgettableSegLib.jobs.protocol import encode_event
+from ForgettableSegLib.worker.protocol import encode_event
 
 
 class Clock:

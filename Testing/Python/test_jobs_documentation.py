@@ -9,9 +9,9 @@ from dataclasses import MISSING, fields
 from worker_process import ROOT
 
 from ForgettableSegLib.errors import ErrorCode
-from ForgettableSegLib.jobs.protocol import EVENT_FIELDS, PREFIX, REQUEST_KINDS
 from ForgettableSegLib.jobs.requests import REQUESTS
 from ForgettableSegLib.training.settings import CHOICES, PRESETS, RANGES, TrainingSettings
+from ForgettableSegLib.worker.protocol import EVENT_FIELDS, PREFIX, REQUEST_KINDS
 
 ERRORS = (ROOT / "Documentation" / "errors.md").read_text(encoding="utf-8")
 PROTOCOL = (ROOT / "Documentation" / "protocol.md").read_text(encoding="utf-8")

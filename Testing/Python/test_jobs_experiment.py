@@ -15,11 +15,11 @@ from synthetic import TASK
 
 from ForgettableSegLib.cases.files import read_label_map
 from ForgettableSegLib.cli import main
-from ForgettableSegLib.evaluation.plans import ExperimentPlan, Regime, Variant, load_plan, ready_plans
+from ForgettableSegLib.experiments.plans import ExperimentPlan, Regime, Variant, load_plan, ready_plans
 from ForgettableSegLib.jobs.experiment import _rank_as_shard, _share
 from ForgettableSegLib.jobs.job import JobContext
 from ForgettableSegLib.jobs.requests import make_request
-from ForgettableSegLib.jobs.runner import run_job
+from ForgettableSegLib.worker.runner import run_job
 
 TINY: dict[str, Any] = {
     "features": [4, 8, 8],

@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from ForgettableSegLib.jobs.protocol import FINAL_EVENTS, encode_request, parse_line
+from ForgettableSegLib.worker.protocol import FINAL_EVENTS, encode_request, parse_line
 
 ROOT = Path(__file__).resolve().parents[2]
-BY_MODULE = (sys.executable, "-m", "ForgettableSegLib.jobs.worker")
-BY_PATH = (sys.executable, str(ROOT / "ForgettableSegLib" / "jobs" / "worker.py"))
+BY_MODULE = (sys.executable, "-m", "ForgettableSegLib.worker.process")
+BY_PATH = (sys.executable, str(ROOT / "ForgettableSegLib" / "worker" / "process.py"))
 Event = dict[str, Any]
 
 

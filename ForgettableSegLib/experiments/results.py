@@ -10,9 +10,9 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ForgettableSegLib.evaluation.metrics import ClassResult
-from ForgettableSegLib.evaluation.plans import ExperimentPlan
 from ForgettableSegLib.evaluation.statistics import PairedComparison, paired_comparison
 from ForgettableSegLib.evaluation.summary import MEAN_OF_CLASSES, Spread, case_means, spread_of
+from ForgettableSegLib.experiments.plans import ExperimentPlan
 
 
 @dataclass(frozen=True, kw_only=True)

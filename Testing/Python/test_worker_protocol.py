@@ -12,15 +12,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
-from ForgettableSegLib.jobs import protocol
-from ForgettableSegLib.jobs.protocol import (
+from ForgettableSegLib.jobs.plain import plain
+from ForgettableSegLib.worker import protocol
+from ForgettableSegLib.worker.protocol import (
     EVENT_FIELDS,
     PREFIX,
     encode_event,
     encode_request,
     parse_line,
     parse_request,
-    plain,
     request_id,
 )
 

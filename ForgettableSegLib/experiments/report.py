@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ForgettableSegLib.evaluation.experiment_results import (
+from ForgettableSegLib.evaluation.report import TITLES, write_file
+from ForgettableSegLib.experiments.plans import ExperimentPlan
+from ForgettableSegLib.experiments.results import (
     RunResult,
     VariantSummary,
     class_names,
     results_csv,
     summarise_runs,
 )
-from ForgettableSegLib.evaluation.plans import ExperimentPlan
-from ForgettableSegLib.evaluation.report import TITLES, write_file
 
 RESULTS_FILE, JSON_FILE, MARKDOWN_FILE, HTML_FILE = "results.csv", "experiment.json", "report.md", "report.html"
 _HOW_TO_READ = (

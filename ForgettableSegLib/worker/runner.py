@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 from ForgettableSegLib.errors import Cancelled
+from ForgettableSegLib.jobs.exit_codes import EXIT_BAD_REQUEST, EXIT_CANCELLED
 from ForgettableSegLib.jobs.failures import explain
 from ForgettableSegLib.jobs.job import JobContext, JobResult
-from ForgettableSegLib.jobs.protocol import EXIT_BAD_REQUEST, EXIT_CANCELLED
 from ForgettableSegLib.jobs.requests import Request
 
 
@@ -27,7 +27,7 @@ def run_job(request: Request, context: JobContext) -> JobResult:
     """
     context.emit({"event": "started", "job": request.job, "pid": os.getpid()})
     try:
-        job = importlib.import_module(f".{request.job}", __package__)
+        job = importlib.import_module(f"ForgettableSegLib.jobs.{request.job}")
         result = job.run(request, context)
     except (Cancelled, KeyboardInterrupt):
         context.emit({"event": "cancelled", "resumable": _resumable(request)})

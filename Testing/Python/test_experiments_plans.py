@@ -15,8 +15,8 @@ from synthetic import make_arrays
 from ForgettableSegLib.cases.case import Case
 from ForgettableSegLib.cases.split import Split
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
-from ForgettableSegLib.evaluation.plans import load_plan, plan_from_dict, ready_plans
-from ForgettableSegLib.evaluation.regimes import CORRUPTIONS, corrupted, drawn, limited_split, to_corrupt
+from ForgettableSegLib.experiments.plans import load_plan, plan_from_dict, ready_plans
+from ForgettableSegLib.experiments.regimes import CORRUPTIONS, corrupted, drawn, limited_split, to_corrupt
 from ForgettableSegLib.training.settings import TrainingSettings
 
 TABLES = {f"table{number}" for number in range(1, 9)}

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ForgettableSegLib.errors import ErrorCode
-from ForgettableSegLib.jobs.protocol import FINAL_EVENTS, encode_request, parse_line
+from ForgettableSegLib.worker.protocol import FINAL_EVENTS, encode_request, parse_line
 
 Event = dict[str, Any]
 _LOG_LINES = 200
@@ -37,7 +37,7 @@ def worker_command(python: str | Path | None = None) -> list[str]:
     Args:
         python: interpreter that has the library's requirements; the running one by default.
     """
-    return [str(python or sys.executable), "-u", str(Path(__file__).with_name("worker.py"))]
+    return [str(python or sys.executable), "-u", str(Path(__file__).with_name("process.py"))]
 
 
 class Transport(Protocol):

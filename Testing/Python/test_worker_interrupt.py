@@ -15,7 +15,7 @@ import pytest
 from job_inputs import make_cases, run, training_arguments
 from worker_process import BY_MODULE, ROOT, WorkerProcess, ready_worker
 
-from ForgettableSegLib.jobs.protocol import encode_request
+from ForgettableSegLib.worker.protocol import encode_request
 
 ENDLESS = {"iterations": 100_000, "checkpoint_every": 20, "validate_every": 100_000}
 

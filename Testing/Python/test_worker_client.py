@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from ForgettableSegLib.jobs.client import SubprocessTransport, WorkerClient, worker_command
+from ForgettableSegLib.worker.client import SubprocessTransport, WorkerClient, worker_command
 
 FINAL = ("done", "failed", "cancelled")
 
@@ -239,7 +239,8 @@ def test_killing_the_real_worker_is_reported_within_two_seconds_and_the_next_job
 
 def test_importing_the_client_loads_no_heavy_package() -> None:
     code = (
-        "import sys, ForgettableSegLib.jobs.client; print([m for m in ('torch', 'monai', 'numpy') if m in sys.modules])"
+        "import sys, ForgettableSegLib.worker.client\n"
+        "print([m for m in ('torch', 'monai', 'numpy') if m in sys.modules])"
     )
     root = Path(__file__).resolve().parents[2]
     result = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ForgettableSegLib.evaluation.experiment_results import RunResult, VariantSummary, class_names, summarise_runs
-from ForgettableSegLib.evaluation.plans import ExperimentPlan
 from ForgettableSegLib.evaluation.report import TITLES
+from ForgettableSegLib.experiments.plans import ExperimentPlan
+from ForgettableSegLib.experiments.results import RunResult, VariantSummary, class_names, summarise_runs
 
 Curve = tuple[Sequence[float], Sequence[float]]
 

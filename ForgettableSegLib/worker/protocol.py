@@ -6,24 +6,18 @@ Standard library only, for Slicer imports it in its own process. Documentation/p
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import Any
 
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.jobs.plain import plain
 
 PREFIX = "@fs "
 """Starts every line that is an event; whatever else a stream carries is log text."""
 
 MAX_REQUEST_CHARACTERS = 64 * 1024 * 1024
 """A longer request line is refused before it is parsed."""
-
-EXIT_DONE = 0
-EXIT_SOME_CASES_FAILED = 1
-EXIT_BAD_REQUEST = 2
-EXIT_CANCELLED = 130
 
 EVENT_FIELDS: dict[str, tuple[str, ...]] = {
     "ready": ("pid", "versions"),
@@ -65,30 +59,6 @@ class WorkerRequest:
     id: str = ""
     job: str = ""
     arguments: Mapping[str, Any] = field(default_factory=dict)
-
-
-def plain(value: Any) -> Any:
-    """Return ``value`` as JSON carries it: paths as text, tuples and sets as lists, arrays as numbers, NaN as null."""
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, str):
-        return str(value)
-    if isinstance(value, int):
-        return int(value)
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    if isinstance(value, PurePath):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, (set, frozenset)):
-        return sorted(plain(item) for item in value)
-    if hasattr(value, "tolist"):  # NumPy and torch, without importing either
-        return plain(value.tolist())
-    msg = f"An event cannot carry a {type(value).__name__}."
-    raise TypeError(msg)
 
 
 def encode_event(event: Mapping[str, Any]) -> str:

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap, wilcoxon
 
-from ForgettableSegLib.evaluation.experiment_plots import experiment_plots, smooth
-from ForgettableSegLib.evaluation.experiment_report import write_experiment
-from ForgettableSegLib.evaluation.experiment_results import RunResult, over_seeds, results_csv, summarise_runs
 from ForgettableSegLib.evaluation.metrics import ClassResult
-from ForgettableSegLib.evaluation.plans import ExperimentPlan, Variant
+from ForgettableSegLib.experiments.plans import ExperimentPlan, Variant
+from ForgettableSegLib.experiments.plots import experiment_plots, smooth
+from ForgettableSegLib.experiments.report import write_experiment
+from ForgettableSegLib.experiments.results import RunResult, over_seeds, results_csv, summarise_runs
 
 CASES, SEEDS = 20, 3
 PLAN = ExperimentPlan(

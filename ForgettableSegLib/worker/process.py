@@ -1,7 +1,7 @@
 """The worker: a process that stays alive between jobs, with torch imported and the model loaded.
 
 It takes one request a line on standard input and answers with events on standard output (see `protocol`). A client
-starts it as ``python -m ForgettableSegLib.jobs.worker`` or by the path of this file, which needs nothing set up before.
+starts it as ``python -m ForgettableSegLib.worker`` or by the path of this file, which needs nothing set up before.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 import sys
 
 if __name__ == "__main__" and not __package__:
-    # Started by its path: the package is found from there, and the files beside this one (`requests.py`) must not
+    # Started by its path: the package is found from there, and the files beside this one must not
     # be taken for packages of the same name.
     from pathlib import Path
 
     sys.path[0] = str(Path(__file__).resolve().parents[2])
-    __package__ = "ForgettableSegLib.jobs"
+    __package__ = "ForgettableSegLib.worker"
 
 import argparse
 import importlib
@@ -28,20 +28,19 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.jobs.exit_codes import EXIT_CANCELLED, EXIT_DONE
 from ForgettableSegLib.jobs.job import JobContext
-from ForgettableSegLib.jobs.protocol import (
-    EXIT_CANCELLED,
-    EXIT_DONE,
+from ForgettableSegLib.jobs.requests import Request, make_request
+from ForgettableSegLib.jobs.versions import package_versions
+from ForgettableSegLib.worker.protocol import (
     MAX_REQUEST_CHARACTERS,
     WorkerRequest,
     encode_event,
     parse_request,
     request_id,
 )
-from ForgettableSegLib.jobs.requests import Request, make_request
-from ForgettableSegLib.jobs.runner import run_job
-from ForgettableSegLib.jobs.streams import EventStream
-from ForgettableSegLib.jobs.versions import package_versions
+from ForgettableSegLib.worker.runner import run_job
+from ForgettableSegLib.worker.streams import EventStream
 
 GRACE_S = 1.5
 """A job has this long to reach a safe point once the client is gone; a run stays resumable from its last checkpoint."""

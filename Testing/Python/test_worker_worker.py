@@ -13,7 +13,7 @@ import psutil
 import pytest
 from worker_process import BY_MODULE, BY_PATH, ROOT, WorkerProcess, ready_worker
 
-from ForgettableSegLib.jobs.protocol import encode_request
+from ForgettableSegLib.worker.protocol import encode_request
 
 
 @pytest.fixture(scope="module")
@@ -74,12 +74,12 @@ def test_every_line_on_standard_output_is_an_event(worker: WorkerProcess) -> Non
 def test_what_libraries_print_goes_to_standard_error() -> None:
     code = (
         "import os, sys; sys.argv = ['worker']\n"
-        "from ForgettableSegLib.jobs import check, worker\n"
+        "from ForgettableSegLib.jobs import check\nfrom ForgettableSegLib.worker import process\n"
         "def run(request, context):\n"
         "    print('from python'); os.write(1, b'from C'); os.system('echo from a child')\n"
         "    context.log('half'); raise SystemExit(3)\n"
         "check.run = run\n"
-        "worker.main([])"
+        "process.main([])"
     )
     with WorkerProcess((sys.executable, "-c", code)) as worker:
         failed = worker.run("check", {})

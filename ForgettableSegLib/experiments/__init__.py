@@ -1,0 +1,1 @@
+"""Plans of experiments, their regimes of data, their results and reports."""
