@@ -87,6 +87,10 @@ class Backbone(nn.Module):
         logits = self(image)
         return logits, logits[:, :0]
 
+    def forward_supervised(self, image: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """As `forward_with_features`; no lower level is supervised."""
+        return *self.forward_with_features(image), []
+
     def forward(self, image: Tensor) -> Tensor:
         """Image [B, in_channels, *S] to logits z [B, C, *S]."""
         size = image.shape[2:]

@@ -20,8 +20,8 @@ _MAX_CHANNELS = 1024
 _MAX_CONTEXT = 5
 _MAX_MEMBERS = 8
 # What belongs to the classes and their texts; the rest of a network serves any classes.
-_OF_UNET = ("fusion", "text_shape", "text_learned", "context_slices")
-_OUTPUTS = ("output", "body.model.2", "body.output_block", "body.out")  # of each architecture
+_OF_UNET = ("fusion", "text_shape", "text_learned", "context_slices", "deep_supervision")
+_OUTPUTS = ("output", "lower_outputs", "body.model.2", "body.output_block", "body.out")  # of each architecture
 _CLASS_MODULES = ("fusion.text", "fusion.text_projection", "fusion.text_norm", *_OUTPUTS)
 
 
@@ -47,6 +47,7 @@ class NetworkArguments:
     context_slices: int = 0
     mirror_axes: tuple[int, ...] = ()
     members: tuple[tuple[int, ...], ...] = ()
+    deep_supervision: bool = False
 
     def __post_init__(self) -> None:
         _check_number("spatial_dims", self.spatial_dims, 2, 3)
@@ -63,8 +64,9 @@ class NetworkArguments:
                 _check_number("text_shape", value, 1, 65536)
             if len(self.text_shape) != 2 or self.text_shape[0] != self.out_channels - 1:
                 _reject("text_shape", self.text_shape, f"({self.out_channels - 1} foreground classes, length)")
-        if not isinstance(self.text_learned, bool):
-            _reject("text_learned", self.text_learned, "true or false")
+        for name in ("text_learned", "deep_supervision"):
+            if not isinstance(getattr(self, name), bool):
+                _reject(name, getattr(self, name), "true or false")
         _check_number("num_heads", self.num_heads, 1, _MAX_FEATURES)
         if isinstance(self.dropout, bool) or not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
             _reject("dropout", self.dropout, "at least 0 and below 1")
@@ -83,6 +85,8 @@ class NetworkArguments:
             _reject("architecture", self.architecture, f"one of {', '.join(ARCHITECTURES)}")
         if self.architecture != "unet" and self.fusion != "none":
             _reject("fusion", self.fusion, f"none with the architecture {self.architecture}")
+        if self.architecture != "unet" and self.deep_supervision:
+            _reject("deep_supervision", self.deep_supervision, f"false with the architecture {self.architecture}")
         if self.architecture == "nnunet" and len(self.features) < 3:
             _reject("features", f"{len(self.features)} levels", "3 levels or more with the architecture nnunet")
         if self.architecture != "unetr":

@@ -33,6 +33,13 @@ class Ensemble(nn.Module):
         logits = self(image)
         return logits, logits[:, :0]
 
+    def forward_supervised(self, image: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """As `forward_with_features`, and the mean logits of the members' supervised lower levels."""
+        outputs = [member.forward_supervised(image) for member in self.members]
+        logits = torch.stack([each[0] for each in outputs]).mean(0)
+        levels = zip(*(each[2] for each in outputs), strict=True)
+        return logits, logits[:, :0], [torch.stack(level).mean(0) for level in levels]
+
     def forward(self, image: Tensor) -> Tensor:
         """Image [B, in_channels, *S] to logits z [B, C, *S]."""
         return torch.stack([member(image) for member in self.members]).mean(0)

@@ -32,6 +32,7 @@ class TextGuidedUNet(nn.Module):
         num_heads: heads of the fusion; divides ``features[-1]``.
         dropout: probability in every convolution block.
         mirror_axes: see :func:`~ForgettableSegLib.network.mirror.mirrored_mean`.
+        deep_supervision: output layers at the lower levels of the decoder too, for the training.
 
     Raises:
         ForgettableSegError: SETTING_INVALID from the fusion; the other values are checked by ``build_network``.
@@ -51,6 +52,7 @@ class TextGuidedUNet(nn.Module):
         dropout: float = 0.0,
         context_slices: int = 0,
         mirror_axes: Sequence[int] = (),
+        deep_supervision: bool = False,
     ) -> None:
         super().__init__()
         self.context_slices = context_slices
@@ -70,6 +72,9 @@ class TextGuidedUNet(nn.Module):
         )
         convolution = nn.Conv2d if spatial_dims == 2 else nn.Conv3d
         self.output = convolution(features[0], out_channels, kernel_size=1)
+        # Of half, quarter, ... resolution; the level above the bottleneck is too coarse to teach shapes.
+        supervised = features[1:-2] if deep_supervision else ()
+        self.lower_outputs = nn.ModuleList(convolution(size, out_channels, kernel_size=1) for size in supervised)
         self.apply(_initialise)
         # Last, so that the same seed gives every fusion mode the same U-Net.
         self.fusion = TextGuidedFusion(
@@ -92,18 +97,35 @@ class TextGuidedUNet(nn.Module):
             maps.append(down(maps[-1]))
         return maps
 
-    def decode(self, maps: Sequence[Tensor]) -> Tensor:
-        """Fuse the bottleneck with the text and come back to full resolution: [B, feature_size, *padded S]."""
-        decoded = self.fusion(maps[-1])
+    def decode(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """Fuse the bottleneck with the text and come back to full resolution.
+
+        Returns:
+            The decoder's maps from full resolution, [B, features[0], *padded S], down to the bottleneck's neighbour.
+        """
+        decoded = [self.fusion(maps[-1])]
         for up, skip in zip(self.up, reversed(maps[:-1]), strict=True):
-            decoded = up(decoded, skip)
-        return decoded
+            decoded.insert(0, up(decoded[0], skip))
+        return decoded[:-1]
 
     def forward_with_features(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Logits z [B, C, *S] and the penultimate features [B, feature_size, *S] they are made from."""
         crop = (..., *(slice(0, n) for n in image.shape[2:]))
-        features = self.decode(self.encode(image))
+        features = self.decode(self.encode(image))[0]
         return self.output(features)[crop], features[crop]
+
+    def forward_supervised(self, image: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Logits and features as `forward_with_features`, and the logits of the supervised lower levels.
+
+        Those of level i are [B, C, *ceil(S / 2^i)]: a voxel of them lies on every 2^i-th voxel of the image.
+        """
+        crop = (..., *(slice(0, n) for n in image.shape[2:]))
+        maps = self.decode(self.encode(image))
+        lower = []
+        for level, output in enumerate(self.lower_outputs, start=1):
+            size = (math.ceil(n / 2**level) for n in image.shape[2:])
+            lower.append(output(maps[level])[(..., *(slice(0, n) for n in size))])
+        return self.output(maps[0])[crop], maps[0][crop], lower
 
     def forward(self, image: Tensor) -> Tensor:
         """Image [B, in_channels, *S] to logits z [B, C, *S]."""

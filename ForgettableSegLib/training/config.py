@@ -265,6 +265,7 @@ def _network_arguments(
         window=settings.patch_size if settings.architecture == "unetr" else None,
         context_slices=settings.context_slices,
         mirror_axes=settings.mirror_axes,
+        deep_supervision=settings.deep_supervision,
         **of_classes,
     )
 

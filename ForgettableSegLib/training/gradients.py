@@ -13,21 +13,22 @@ from torch import Tensor, nn
 
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 from ForgettableSegLib.training.distributed import ProcessGroup
-from ForgettableSegLib.training.losses import segmentation_loss
+from ForgettableSegLib.training.losses import supervised_loss
 from ForgettableSegLib.training.patches import Batch
 from ForgettableSegLib.training.settings import TrainingSettings
+from ForgettableSegLib.training.weight_average import WeightAverage
 
 
-class LogitsAndFeatures(nn.Module):
-    """The network with both outputs from `forward`, which is what DistributedDataParallel wraps."""
+class SupervisedOutputs(nn.Module):
+    """The network with all outputs from `forward`, which is what DistributedDataParallel wraps."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, C, *S) and penultimate features (B, D, *S) of images (B, Ch, *S)."""
-        return self.network.forward_with_features(images)
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Logits (B, C, *S), penultimate features (B, D, *S) and lower logits of images (B, Ch, *S)."""
+        return self.network.forward_supervised(images)
 
 
 @dataclass
@@ -77,15 +78,10 @@ class Learner:
         self.group = group
         self.keep_features = keep_features
         self.warn = warn
-        self.model = _wrapped(LogitsAndFeatures(network), device, group)
+        self.model = _wrapped(SupervisedOutputs(network), device, group)
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
-        self.optimizer = torch.optim.SGD(
-            self.parameters,
-            lr=settings.learning_rate,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            nesterov=settings.momentum > 0,
-        )
+        self.optimizer = _optimizer(self.parameters, settings)
+        self.average = WeightAverage(network, settings.weight_average) if settings.weight_average else None
         self.half_precision = settings.mixed_precision and device.type == "cuda"
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.half_precision)
         self.micro_batches = 1
@@ -133,9 +129,10 @@ class Learner:
             part = batch.part(first, min(first + step, size))
             share = len(part.ids) / size
             with torch.autocast("cuda", dtype=torch.float16) if self.half_precision else nullcontext():
-                logits, features = self.model(part.images)
-            loss, losses = segmentation_loss(
+                logits, features, lower = self.model(part.images)
+            loss, losses = supervised_loss(
                 logits.float(),
+                lower,
                 part.labels,
                 kind=self.settings.loss,
                 all_reduce=self.group.differentiable_sum,
@@ -159,6 +156,13 @@ class Learner:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update(self.network)
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is validated and exported: the average of the weights, where there is one."""
+        return self.network if self.average is None else self.average.network
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, momentum and the scale of half precision."""
@@ -167,6 +171,7 @@ class Learner:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "micro_batches": self.micro_batches,
+            "average": None if self.average is None else self.average.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -175,6 +180,25 @@ class Learner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         self.micro_batches = state["micro_batches"]
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+
+
+def scheduled_rate(settings: TrainingSettings, done: float) -> float:
+    """Learning rate after a share `done` of the training: rising over `warm_up`, then poly or half a cosine."""
+    if done < settings.warm_up:
+        # From a tenth of it, for a rate of zero would waste the first update.
+        return settings.learning_rate * (0.1 + 0.9 * done / settings.warm_up)
+    left = (1 - done) / (1 - settings.warm_up)
+    fall = left**0.9 if settings.schedule == "poly" else 0.5 * (1 - math.cos(math.pi * left))
+    return settings.learning_rate * fall
+
+
+def _optimizer(parameters: list[nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
+    common = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, betas=(settings.momentum, 0.999), **common)
+    return torch.optim.SGD(parameters, momentum=settings.momentum, nesterov=settings.momentum > 0, **common)
 
 
 def _wrapped(model: nn.Module, device: torch.device, group: ProcessGroup) -> nn.Module:

@@ -6,7 +6,7 @@ samples of means over voxels, and Dice, Tversky and boundary DoU sum their count
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as functional
@@ -124,3 +124,33 @@ def segmentation_loss(
             surface = boundary_loss(*_probabilities_and_one_hot(logits, labels)).mean()
             loss = (1 - alpha) * loss + alpha * surface
     return loss, per_sample.detach()
+
+
+def supervised_loss(
+    logits: Tensor,
+    lower: Sequence[Tensor],
+    labels: Tensor,
+    *,
+    kind: str,
+    all_reduce: AllReduce | None = None,
+    done: float = 0.0,
+) -> tuple[Tensor, Tensor]:
+    """`segmentation_loss` over the levels of a decoder (deep supervision), each half as heavy as the one above it.
+
+    Args:
+        logits: (B, C, *S).
+        lower: (B, C, *ceil(S / 2^i)) of the levels i = 1, 2, ...; none leaves the plain loss.
+        labels: (B, *S); a lower level is compared with every 2^i-th voxel of them.
+        kind, all_reduce, done: see `segmentation_loss`.
+
+    Returns:
+        (scalar loss with weights that add up to 1, (B,) detached cross-entropies at full resolution).
+    """
+    loss, per_sample = segmentation_loss(logits, labels, kind=kind, all_reduce=all_reduce, done=done)
+    weights = [0.5**level for level in range(len(lower) + 1)]
+    loss = loss * weights[0]
+    for level, (weight, output) in enumerate(zip(weights[1:], lower, strict=True), start=1):
+        thinned = labels[(slice(None), *[slice(None, None, 2**level)] * (labels.ndim - 1))]
+        part, _ = segmentation_loss(output.float(), thinned, kind=kind, all_reduce=all_reduce, done=done)
+        loss = loss + weight * part
+    return loss / sum(weights), per_sample

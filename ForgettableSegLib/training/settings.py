@@ -16,6 +16,8 @@ from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
 CHOICES: dict[str, tuple[str, ...]] = {
     "preset": ("recommended", "paper"),
+    "optimizer": ("sgd", "adamw"),
+    "schedule": ("poly", "cosine"),
     "loss": ("dice_ce", "ce", "tversky", "focal", "boundary", "boundary_dou"),
     "architecture": ("unet", "attention_unet", "unetr", "nnunet"),
     "fusion": ("residual", "visual_query", "literal", "none"),
@@ -39,6 +41,8 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "momentum": (0, 0.9999),
     "weight_decay": (0, 1),
     "gradient_clip": (0.001, None),
+    "warm_up": (0, 0.9),
+    "weight_average": (0, 0.99999),
     "score_eps": (1e-12, None),
     "prototype_beta": (0, 0.99999),
     "prototype_min_count": (0, None),
@@ -72,7 +76,14 @@ class TrainingSettings:
         batch_size: patches an iteration, over all ranks together (B).
         iterations, epochs, minutes: the length; minutes wins over epochs, epochs over iterations. An epoch is as many
             iterations as it takes to draw every training slice (2D) once on average.
-        learning_rate, momentum, weight_decay, gradient_clip: SGD with Nesterov momentum, poly schedule (1 - t/T)^0.9.
+        optimizer, learning_rate, momentum, weight_decay, gradient_clip: SGD with Nesterov momentum, or AdamW, whose
+            first beta `momentum` is.
+        schedule, warm_up: the learning rate rises over the share `warm_up` of the training and falls with
+            (1 - t/T)^0.9 ("poly") or half a cosine.
+        weight_average: decay of an exponential average of the weights, which is then what is validated and exported;
+            0 takes the weights themselves.
+        deep_supervision: a loss at every level of the decoder but the lowest, each half as heavy as the one above it
+            (as nnU-Net's); architecture "unet" only.
         loss: cross-entropy ("ce"), that plus soft Dice over the batch ("dice_ce"), Tversky (0.3 FP, 0.7 FN), focal
             (gamma 2), Kervadec's boundary loss, which takes over from "dice_ce" in the course of the run, or boundary
             DoU.
@@ -117,10 +128,15 @@ class TrainingSettings:
     iterations: int = 2000
     epochs: int | None = None
     minutes: float | None = None
+    optimizer: str = "sgd"
     learning_rate: float = 0.01
     momentum: float = 0.95
     weight_decay: float = 3e-5
     gradient_clip: float = 12.0
+    schedule: str = "poly"
+    warm_up: float = 0.0
+    weight_average: float = 0.0
+    deep_supervision: bool = False
     loss: str = "dice_ce"
     tgf: bool = True
     pbs: bool = True
@@ -203,6 +219,8 @@ class TrainingSettings:
             _refuse("architecture", self.architecture, "'unet' where text guides the network (tgf, fusion)")
         if self.context_slices:
             _refuse("context_slices", self.context_slices, f"0 with the architecture '{self.architecture}'")
+        if self.deep_supervision:
+            _refuse("deep_supervision", self.deep_supervision, f"false with the architecture '{self.architecture}'")
         if self.pbs and self.score_features == "penultimate":
             _refuse("score_features", self.score_features, f"logits with the architecture '{self.architecture}'")
         if self.architecture == "unetr" and (self.patch_size is None or any(n % 16 for n in self.patch_size)):

@@ -15,7 +15,7 @@ from ForgettableSegLib.errors import Cancelled, ErrorCode, ForgettableSegError
 from ForgettableSegLib.training.augmentation import Augmentation
 from ForgettableSegLib.training.checkpoint import CheckpointFolder
 from ForgettableSegLib.training.distributed import ProcessGroup
-from ForgettableSegLib.training.gradients import Learner, Pass
+from ForgettableSegLib.training.gradients import Learner, Pass, scheduled_rate
 from ForgettableSegLib.training.miner import Miner, MiningReport
 from ForgettableSegLib.training.patches import Batch, PatchReader, PatchSampler, Prefetcher
 from ForgettableSegLib.training.recorder import Recorder
@@ -178,9 +178,9 @@ class Trainer:
         return Batch(images.to(self.device), labels.to(self.device), torch.empty(0), replay.ids)
 
     def _set_learning_rate(self, iteration: int) -> None:
-        """Poly schedule: lr (1 - t/T)^0.9; the full rate while T is being measured."""
+        """The schedule's rate; that of the beginning while the length is being measured."""
         self.learner.done = min(iteration / self.total, 1.0) if self.total else 0.0
-        self.learner.learning_rate = self.settings.learning_rate * (1 - self.learner.done) ** 0.9
+        self.learner.learning_rate = scheduled_rate(self.settings, self.learner.done)
 
     def _after_iteration(self, main: Pass, replayed: Pass | None, report: MiningReport) -> None:
         settings, iteration = self.settings, self.iteration - 1
@@ -220,7 +220,7 @@ class Trainer:
         dice: list[float] = []
         if self.validation_cases:
             dice = validation_dice(
-                self.network,
+                self.learner.judged,
                 self.validation_cases,
                 num_classes=len(self.class_names) + 1,
                 spatial_dims=self.settings.spatial_dims,
@@ -243,7 +243,7 @@ class Trainer:
             self.recorder.bank(self.iteration, entries)
 
     def _snapshot(self, mean: float, dice: list[float]) -> dict[str, Any]:
-        weights = {name: tensor.detach().cpu().clone() for name, tensor in self.network.state_dict().items()}
+        weights = {name: tensor.detach().cpu().clone() for name, tensor in self.learner.judged.state_dict().items()}
         prototypes = self.miner.prototypes.state_dict()
         return {
             "iteration": self.iteration,

@@ -159,14 +159,14 @@ def test_running_out_of_memory_changes_the_parts_not_the_result(
 ) -> None:
     settings = {"loss": "ce", "iterations": 6, "validate_every": 6}
     whole = train(cases, tmp_path / "whole", settings=settings)
-    forward = gradients.LogitsAndFeatures.forward
+    forward = gradients.SupervisedOutputs.forward
 
     def small_device(self: torch.nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         if len(images) > 3:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory")
         return forward(self, images)
 
-    monkeypatch.setattr(gradients.LogitsAndFeatures, "forward", small_device)
+    monkeypatch.setattr(gradients.SupervisedOutputs, "forward", small_device)
     listener = Listener()
     parts = train(cases, tmp_path / "parts", listener, settings=settings)
     assert any("4 parts" in text for text in listener.texts)
@@ -180,7 +180,7 @@ def test_a_device_too_small_for_one_patch_says_so(
     def no_memory(self: torch.nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(gradients.LogitsAndFeatures, "forward", no_memory)
+    monkeypatch.setattr(gradients.SupervisedOutputs, "forward", no_memory)
     with pytest.raises(ForgettableSegError, match="smaller patch") as caught:
         train(cases, tmp_path / "run")
     assert caught.value.code == ErrorCode.OUT_OF_MEMORY
