@@ -114,6 +114,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/training/tables.py
   ForgettableSegLib/training/trainer.py
   ForgettableSegLib/training/validation.py
+  ForgettableSegLib/training/weight_average.py
   ForgettableSegLib/worker/__init__.py
   ForgettableSegLib/worker/__main__.py
   ForgettableSegLib/worker/client.py
