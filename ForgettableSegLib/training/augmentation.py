@@ -1,7 +1,8 @@
 """Random changes of a batch of patches, all of the batch at once on its device.
 
 The four intensity changes are the paper's (gamma, Gaussian noise, Gaussian blur, brightness); their magnitudes and
-probabilities, which the paper does not state, are nnU-Net's. Rotation, scaling and mirroring are optional.
+probabilities, which the paper does not state, are nnU-Net's. Rotation, scaling and mirroring are optional, and so are
+nnU-Net's further changes of intensity: contrast, low resolution, and gamma on the inverted image.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ NOISE_PROBABILITY, NOISE_SIGMA = 0.10, (0.0, 0.32)
 BLUR_PROBABILITY, BLUR_SIGMA = 0.20, (0.5, 1.0)
 BRIGHTNESS_PROBABILITY, BRIGHTNESS_FACTOR = 0.15, (0.75, 1.25)
 GAMMA_PROBABILITY, GAMMA_EXPONENT = 0.30, (0.7, 1.5)
+CONTRAST_PROBABILITY, CONTRAST_FACTOR = 0.15, (0.75, 1.25)
+LOW_RESOLUTION_PROBABILITY, LOW_RESOLUTION_ZOOM = 0.25, (0.5, 1.0)
+INVERTED_GAMMA_PROBABILITY = 0.10
 SPATIAL_PROBABILITY, ROTATION_RADIANS, SCALE_FACTOR = 0.50, math.radians(15), (0.85, 1.18)
 
 
@@ -29,15 +33,23 @@ class Augmentation:
     Args:
         intensity: apply the four intensity changes.
         spatial: rotate and scale as well.
+        strong: contrast, low resolution and inverted gamma as well.
         mirror_axes: mirror along each of these axes with a probability of one half, see `mirror`.
         context_slices: neighbours on each side of a slice that are channels of the images.
     """
 
     def __init__(
-        self, *, intensity: bool, spatial: bool, mirror_axes: Sequence[int] = (), context_slices: int = 0
+        self,
+        *,
+        intensity: bool,
+        spatial: bool,
+        strong: bool = False,
+        mirror_axes: Sequence[int] = (),
+        context_slices: int = 0,
     ) -> None:
         self.intensity = intensity
         self.spatial = spatial
+        self.strong = strong
         self.mirror_axes = tuple(mirror_axes)
         self.context_slices = context_slices
 
@@ -57,6 +69,11 @@ class Augmentation:
             images, labels = self._mirror(images, labels, axis, generator)
         if self.spatial:
             images, labels = self._rotate_and_scale(images, labels, generator)
+        if self.strong:
+            images = contrast(images, self._draw(images, CONTRAST_PROBABILITY, CONTRAST_FACTOR, 1.0, generator))
+            images = self._low_resolution(images, generator)
+            exponent = self._draw(images, INVERTED_GAMMA_PROBABILITY, GAMMA_EXPONENT, 1.0, generator)
+            images = -gamma(-images, exponent)
         if self.intensity:
             images = blur(images, self._draw(images, BLUR_PROBABILITY, BLUR_SIGMA, 0.0, generator))
             images = images * self._draw(images, BRIGHTNESS_PROBABILITY, BRIGHTNESS_FACTOR, 1.0, generator)
@@ -75,6 +92,19 @@ class Augmentation:
         values = torch.empty(size).uniform_(*bounds, generator=generator)
         untouched = torch.rand(size, generator=generator) >= probability
         return values.masked_fill_(untouched, identity).to(images.device).view(-1, *[1] * (images.ndim - 1))
+
+    @staticmethod
+    def _low_resolution(images: Tensor, generator: torch.Generator) -> Tensor:
+        """Sample some of the images down and back up, all by one zoom, which the batch draws."""
+        zoom = float(torch.empty(1).uniform_(*LOW_RESOLUTION_ZOOM, generator=generator))
+        chosen = (torch.rand(len(images), generator=generator) < LOW_RESOLUTION_PROBABILITY).nonzero().flatten()
+        if not len(chosen):
+            return images
+        chosen = chosen.to(images.device)
+        size = images.shape[2:]
+        coarse = functional.interpolate(images[chosen], [max(1, round(n * zoom)) for n in size], mode="nearest-exact")
+        mode = "bilinear" if len(size) == 2 else "trilinear"
+        return images.index_copy(0, chosen, functional.interpolate(coarse, list(size), mode=mode, align_corners=False))
 
     def _mirror(self, images: Tensor, labels: Tensor, axis: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         chosen = (torch.rand(len(images), generator=generator) < 0.5).to(images.device)
@@ -123,6 +153,23 @@ def gamma(images: Tensor, exponent: Tensor) -> Tensor:
     low, high = images.amin(voxels, keepdim=True), images.amax(voxels, keepdim=True)
     extent = (high - low).clamp(min=1e-7)
     return torch.where(exponent == 1, images, ((images - low) / extent) ** exponent * extent + low)
+
+
+def contrast(images: Tensor, factor: Tensor) -> Tensor:
+    """Stretch each channel about its mean, held within the range that it had.
+
+    Args:
+        images: (B, C, *S).
+        factor: (B, 1, ...); 1 leaves a sample as it is.
+
+    Returns:
+        (B, C, *S).
+    """
+    voxels = tuple(range(2, images.ndim))
+    mean = images.mean(voxels, keepdim=True)
+    low, high = images.amin(voxels, keepdim=True), images.amax(voxels, keepdim=True)
+    stretched = torch.minimum(torch.maximum((images - mean) * factor + mean, low), high)
+    return torch.where(factor == 1, images, stretched)
 
 
 def blur(images: Tensor, sigma: Tensor) -> Tensor:

@@ -105,6 +105,7 @@ class TrainingSettings:
         foreground_oversampling: share of the patches that is centred on a foreground voxel.
         augmentation: gamma, noise, blur and brightness, as in the paper.
         spatial_augmentation: random rotation and scaling as well.
+        strong_augmentation: contrast, low resolution and gamma on the inverted image as well, as nnU-Net has them.
         mirror_axes: axes of the case, its slices first (0) and then rows (1) and columns (2), along which patches are
             mirrored at random; the model then averages over the mirror images of what it segments. In 2D axis 0 needs
             `context_slices`. Not for structures that only their side tells apart.
@@ -169,6 +170,7 @@ class TrainingSettings:
     foreground_oversampling: float = 0.33
     augmentation: bool = True
     spatial_augmentation: bool = True
+    strong_augmentation: bool = False
     mirror_axes: tuple[int, ...] = ()
     split_ratios: tuple[int, int, int] = (4, 1, 1)
     seed: int = 0

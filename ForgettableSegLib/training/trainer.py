@@ -86,6 +86,7 @@ class Trainer:
         self.augmentation = Augmentation(
             intensity=settings.augmentation,
             spatial=settings.spatial_augmentation,
+            strong=settings.strong_augmentation,
             mirror_axes=network.mirror_axes,
             context_slices=reader.context_slices,
         )

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ForgettableSegLib.cases.labels import IGNORE_LABEL
-from ForgettableSegLib.training.augmentation import Augmentation, blur, gamma
+from ForgettableSegLib.training.augmentation import Augmentation, blur, contrast, gamma
 
 
 def _batch(dims: int, size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
@@ -80,3 +80,26 @@ def test_blur_keeps_constants_and_lowers_variance(dims: int) -> None:
     assert torch.equal(blurred[0], images[0])
     assert blurred[2].var() < blurred[1].var() < images[1].var()
     torch.testing.assert_close(blur(torch.full_like(images, 3.0), sigma), torch.full_like(images, 3.0))
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_strong_changes_touch_some_samples_and_no_label(dims: int) -> None:
+    images, labels = _batch(dims, size=200)
+    augmentation = Augmentation(intensity=False, spatial=False, strong=True)
+    changed, same_labels = augmentation(images, labels, seed=1)
+    assert torch.equal(same_labels, labels)
+    assert changed.shape == images.shape
+    untouched = (changed == images).flatten(1).all(1).float().mean()
+    # None of three independent changes: 0.85 * 0.75 * 0.9 = 0.57.
+    assert 0.45 < untouched < 0.7
+
+
+def test_contrast_keeps_the_mean_of_what_it_does_not_clip_and_never_leaves_the_range() -> None:
+    images = torch.randn(4, 2, 9, 9)
+    factor = torch.tensor([1.0, 0.5, 0.75, 1.25]).view(4, 1, 1, 1)
+    changed = contrast(images, factor)
+    assert torch.equal(changed[0], images[0])
+    torch.testing.assert_close(changed[1:3].mean((2, 3)), images[1:3].mean((2, 3)))
+    torch.testing.assert_close(changed[1].std((1, 2)), images[1].std((1, 2)) / 2)
+    assert (changed.amax((2, 3)) <= images.amax((2, 3))).all()
+    assert (changed.amin((2, 3)) >= images.amin((2, 3))).all()
