@@ -4,42 +4,55 @@ set(MODULE_PYTHON_SCRIPTS
   ForgettableSegBatch/ForgettableSegBatch.py
   ForgettableSegGUI/__init__.py
   ForgettableSegGUI/application.py
-  ForgettableSegGUI/bank_gallery.py
   ForgettableSegGUI/blocking.py
+  ForgettableSegGUI/case_files.py
+  ForgettableSegGUI/channels.py
   ForgettableSegGUI/closing.py
-  ForgettableSegGUI/exporting.py
+  ForgettableSegGUI/devices.py
   ForgettableSegGUI/facade.py
-  ForgettableSegGUI/finetune_cases.py
-  ForgettableSegGUI/finetune_checks.py
-  ForgettableSegGUI/finetune_model.py
-  ForgettableSegGUI/finetune_panel.py
-  ForgettableSegGUI/finetune_run.py
+  ForgettableSegGUI/finetune/__init__.py
+  ForgettableSegGUI/finetune/bank.py
+  ForgettableSegGUI/finetune/cases.py
+  ForgettableSegGUI/finetune/checks.py
+  ForgettableSegGUI/finetune/choices.py
+  ForgettableSegGUI/finetune/comparison.py
+  ForgettableSegGUI/finetune/gallery.py
+  ForgettableSegGUI/finetune/job.py
+  ForgettableSegGUI/finetune/model.py
+  ForgettableSegGUI/finetune/panel.py
+  ForgettableSegGUI/finetune/run.py
   ForgettableSegGUI/i18n.py
-  ForgettableSegGUI/installing.py
   ForgettableSegGUI/job_panel.py
   ForgettableSegGUI/job_state.py
   ForgettableSegGUI/model_cards.py
-  ForgettableSegGUI/models_panel.py
+  ForgettableSegGUI/models/__init__.py
+  ForgettableSegGUI/models/model.py
+  ForgettableSegGUI/models/panel.py
+  ForgettableSegGUI/module_view.py
+  ForgettableSegGUI/packages.py
   ForgettableSegGUI/panel.py
   ForgettableSegGUI/parameters.py
   ForgettableSegGUI/results.py
-  ForgettableSegGUI/review_model.py
-  ForgettableSegGUI/review_panel.py
-  ForgettableSegGUI/reviewing.py
+  ForgettableSegGUI/review/__init__.py
+  ForgettableSegGUI/review/export.py
+  ForgettableSegGUI/review/job.py
+  ForgettableSegGUI/review/model.py
+  ForgettableSegGUI/review/panel.py
+  ForgettableSegGUI/reviews.py
   ForgettableSegGUI/samples.py
-  ForgettableSegGUI/segment_model.py
-  ForgettableSegGUI/segment_panel.py
-  ForgettableSegGUI/segmenting.py
+  ForgettableSegGUI/segment/__init__.py
+  ForgettableSegGUI/segment/facts.py
+  ForgettableSegGUI/segment/job.py
+  ForgettableSegGUI/segment/model.py
+  ForgettableSegGUI/segment/panel.py
   ForgettableSegGUI/self_test.py
   ForgettableSegGUI/session.py
-  ForgettableSegGUI/setup_model.py
-  ForgettableSegGUI/setup_panel.py
+  ForgettableSegGUI/setup/__init__.py
+  ForgettableSegGUI/setup/installing.py
+  ForgettableSegGUI/setup/model.py
+  ForgettableSegGUI/setup/panel.py
   ForgettableSegGUI/signal.py
   ForgettableSegGUI/table.py
-  ForgettableSegGUI/training.py
-  ForgettableSegGUI/training_model.py
-  ForgettableSegGUI/volume_facts.py
-  ForgettableSegGUI/widget.py
   ForgettableSegGUI/worker_process.py
   ForgettableSegMRML/__init__.py
   ForgettableSegMRML/batch.py

@@ -81,8 +81,8 @@ class ForgettableSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setup(self) -> None:
         """Make the sections; called when the module is opened for the first time."""
         from ForgettableSegGUI.closing import CloseGuard
-        from ForgettableSegGUI.installing import installedPackages
-        from ForgettableSegGUI.widget import ModuleView
+        from ForgettableSegGUI.module_view import ModuleView
+        from ForgettableSegGUI.packages import installedPackages
 
         ScriptedLoadableModuleWidget.setup(self)
         self.logic = ForgettableSegLogic()

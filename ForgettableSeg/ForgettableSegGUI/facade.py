@@ -13,18 +13,18 @@ from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.errors import Cancelled, ErrorCode, ForgettableSegError
 
 from .blocking import sharedBlockingWorker
-from .finetune_model import TrainingCase, proposeMapping, uniqueCaseId
-from .job_state import JobState
-from .model_cards import ModelCard, cardFromDict
-from .segmenting import SegmentationJob, SegmentationResult
-from .training import (
+from .finetune.comparison import Comparison, comparisonFromValues
+from .finetune.job import (
     SceneCase,
     newRunFolder,
     segmentNamesOf,
     trainingRequest,
     writeSceneCases,
 )
-from .training_model import Comparison, comparisonFromValues
+from .finetune.model import TrainingCase, proposeMapping, uniqueCaseId
+from .job_state import JobState
+from .model_cards import ModelCard, cardFromDict
+from .segment.job import SegmentationJob, SegmentationResult
 from .worker_process import pythonExecutable, workerVariables
 
 PACKAGES = ("ForgettableSegGUI", "ForgettableSegMRML", "ForgettableSegLib")

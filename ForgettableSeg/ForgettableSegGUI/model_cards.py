@@ -157,9 +157,3 @@ def sizeText(size: int) -> str:
         if size >= factor:
             return f"{size / factor:.1f} {unit}"
     return f"{size} B"
-
-
-def deviceTitle(device: str) -> str:
-    """Return how a device is called on the screen."""
-    titles = {"auto": _("Automatic"), "cpu": _("CPU"), "mps": _("Apple GPU (mps)"), "cuda": _("GPU (cuda)")}
-    return titles.get(device, device.replace("cuda:", _("GPU ")))

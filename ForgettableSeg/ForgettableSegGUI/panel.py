@@ -47,7 +47,6 @@ class Panel:
         self.ui = slicer.util.childWidgetVariables(self.widget)
         self.widget.setMRMLScene(slicer.mrmlScene)
         self._guiTag: Any = None
-        self._filling = False
 
     @property
     def session(self) -> Session:
@@ -80,9 +79,9 @@ class Panel:
     def onEnter(self) -> None:
         """The section was opened, or the module was entered while it is open."""
 
-    def choose(self, combo: qt.QComboBox, choices: Sequence[tuple[str, str]], current: str) -> None:
+    @staticmethod
+    def choose(combo: qt.QComboBox, choices: Sequence[tuple[str, str]], current: str) -> None:
         """Fill a combo box with (value, title) and select a value, without being heard."""
-        self._filling = True
         combo.blockSignals(True)
         combo.clear()
         for value, title in choices:
@@ -90,7 +89,6 @@ class Panel:
         index = next((position for position, (value, _title) in enumerate(choices) if value == current), -1)
         combo.setCurrentIndex(index)
         combo.blockSignals(False)
-        self._filling = False
 
     @staticmethod
     def chosen(combo: qt.QComboBox) -> str:
@@ -103,7 +101,8 @@ class Panel:
         label.setText(text)
         label.setVisible(bool(text))
 
-    def showJob(self, bar: qt.QProgressBar, label: qt.QLabel, state: JobState) -> None:
+    @staticmethod
+    def showJob(bar: qt.QProgressBar, label: qt.QLabel, state: JobState) -> None:
         """Show how far a job is."""
         bar.setVisible(state.running)
         fraction = state.fraction()
@@ -112,4 +111,4 @@ class Panel:
         else:
             bar.setRange(0, PROGRESS_STEPS)
             bar.setValue(round(PROGRESS_STEPS * fraction))
-        self.say(label, state.text())
+        Panel.say(label, state.text())

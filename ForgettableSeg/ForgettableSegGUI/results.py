@@ -10,7 +10,7 @@ import slicer
 from ForgettableSegMRML.heatmaps import hideHeatmap, isHeatmapShown
 from ForgettableSegMRML.segmentations import contentOf, segmentIDs
 
-from .review_model import Review, reviewFromDict
+from .reviews import Review, reviewFromDict
 
 MODEL_ATTRIBUTE = "ForgettableSeg.Model"
 HEATMAP_ATTRIBUTE = "ForgettableSeg.Heatmap"

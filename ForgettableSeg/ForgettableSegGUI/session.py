@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
+from .devices import deviceChoices
 from .i18n import tr as _
 from .job_state import FINAL, JobState, logLine
 from .model_cards import BrokenModel, ModelCard, brokenFromDict, cardFromDict
-from .setup_model import PackageStatus, deviceChoices, missingNames
+from .packages import PackageStatus, missingNames
 from .signal import Signal
 
 Event = dict[str, Any]

@@ -47,9 +47,9 @@ class ModuleWindow:
     """
 
     def __init__(self, worker: Any = None, packages: Callable[[], list[Any]] | None = None) -> None:
-        from ForgettableSegGUI.installing import installedPackages
+        from ForgettableSegGUI.module_view import ModuleView
+        from ForgettableSegGUI.packages import installedPackages
         from ForgettableSegGUI.session import Session
-        from ForgettableSegGUI.widget import ModuleView
 
         from ForgettableSeg import ForgettableSegLogic
 

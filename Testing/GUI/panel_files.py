@@ -4,29 +4,37 @@ from __future__ import annotations
 
 import ast
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+GUI = ROOT / "ForgettableSeg" / "ForgettableSegGUI"
 UI_FILES = sorted((ROOT / "Resources" / "UI").glob("*.ui"))
 SOURCES = [
     ROOT / "ForgettableSeg" / "ForgettableSeg.py",
-    *sorted((ROOT / "ForgettableSeg/ForgettableSegGUI").glob("*.py")),
+    *sorted(GUI.rglob("*.py")),
 ]
-# Which .ui file `self.ui` of a source means, where it is not the panel of the same name.
-UI_OF_SOURCE = {
-    "widget.py": "ForgettableSeg",
-    "finetune_panel.py": "FineTunePanel",
-    "finetune_cases.py": "FineTunePanel",
-    "finetune_checks.py": "FineTunePanel",
-    "finetune_run.py": "FineTunePanel",
-    "job_panel.py": "SegmentPanel",
-    "segment_panel.py": "SegmentPanel",
-    "review_panel.py": "ReviewPanel",
-    "models_panel.py": "ModelsPanel",
-    "setup_panel.py": "SetupPanel",
+# Which .ui file `self.ui` means in a room, and in what stands beside the rooms.
+UI_OF_ROOM = {
+    "segment": "SegmentPanel",
+    "review": "ReviewPanel",
+    "finetune": "FineTunePanel",
+    "models": "ModelsPanel",
+    "setup": "SetupPanel",
 }
+UI_OF_SHARED = {"module_view.py": "ForgettableSeg", "job_panel.py": "SegmentPanel"}
+
+
+def ui_of_source(source: Path) -> str:
+    """Name of the .ui file that `self.ui` means in a source."""
+    room = source.parent.name
+    return UI_OF_ROOM[room] if room in UI_OF_ROOM else UI_OF_SHARED[source.name]
+
+
+def ids(paths: Sequence[Path]) -> list[str]:
+    """Names of files for pytest, with the room that they stand in."""
+    return ["/".join(path.parts[-2:]) for path in paths]
 
 
 @dataclass(frozen=True)

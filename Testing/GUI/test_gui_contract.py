@@ -14,10 +14,11 @@ from panel_files import (
     ROOT,
     SOURCES,
     UI_FILES,
-    UI_OF_SOURCE,
     classes_in_ui,
     connections_of,
+    ids,
     tree_of_ui,
+    ui_of_source,
     uses_of_ui,
     widgets_of,
 )
@@ -33,11 +34,6 @@ OTHER_SENDERS = {
     "widget": "QListWidget",
     "slicer.app": "qSlicerApplication",
 }
-
-
-def ids(paths: list[Path]) -> list[str]:
-    """Names of files for pytest."""
-    return [path.name for path in paths]
 
 
 @pytest.mark.parametrize("path", UI_FILES, ids=ids(UI_FILES))
@@ -93,7 +89,7 @@ def test_names_in_a_ui_file_are_unique_and_the_tab_order_is_that_of_the_file(pat
 def test_every_widget_and_every_name_asked_of_it_exists(source: Path) -> None:
     wrong = []
     for widget, name, line in uses_of_ui(source):
-        classes = classes_in_ui(UI_OF_SOURCE[source.name])
+        classes = classes_in_ui(ui_of_source(source))
         if widget not in classes:
             wrong.append(f"{source.name}:{line} there is no {widget}")
         elif name not in slicer_api.names(classes[widget]):
@@ -106,7 +102,7 @@ def test_every_signal_that_is_connected_exists(source: Path) -> None:
     wrong = []
     for sender, signature, line in connections_of(source):
         _before, isWidget, widget = f".{sender}".rpartition(".ui.")
-        className = classes_in_ui(UI_OF_SOURCE[source.name])[widget] if isWidget else OTHER_SENDERS[sender]
+        className = classes_in_ui(ui_of_source(source))[widget] if isWidget else OTHER_SENDERS[sender]
         if signature not in slicer_api.signals(className):
             wrong.append(f"{source.name}:{line} {className} {sender} has no signal {signature}")
     assert wrong == []

@@ -133,7 +133,7 @@ def test_segments_drawn_after_a_case_was_listed_are_seen(module: Any, panel: Any
 
 
 def test_the_name_of_the_new_model_is_the_users(module: Any, panel: Any) -> None:
-    from ForgettableSegGUI.finetune_model import SCRATCH
+    from ForgettableSegGUI.finetune.model import SCRATCH
 
     name = panel.ui.newNameLineEdit.target
     assert name.text() == "tiny-tuned"
@@ -287,7 +287,7 @@ def test_an_interrupted_run_can_go_on(module: Any, panel: Any) -> None:
 
 
 def test_a_new_model_begins_with_the_segments_of_the_cases(module: Any, panel: Any) -> None:
-    from ForgettableSegGUI.finetune_model import SCRATCH
+    from ForgettableSegGUI.finetune.model import SCRATCH
     from module_view import click
 
     module.parameters.startModel = SCRATCH
@@ -298,9 +298,8 @@ def test_a_new_model_begins_with_the_segments_of_the_cases(module: Any, panel: A
     assert [panel.ui.taskTable.item(row, 0).text() for row in range(2)] == ["ball", "shell"]
     panel.ui.taskTable.target.item(0, 1).setText("a round thing")
     click(panel.ui.addClassButton)
-    task, problem = panel.task()
-    assert [each.prompt for each in task.classes] == ["a round thing", "", ""]
-    assert problem == ""
+    assert [each.prompt for each in panel.choices.task().classes] == ["a round thing", "", ""]
+    assert panel.choices.taskProblem() == ""
     request = start(module, panel)
     assert "model" not in request
     assert request["settings"]["spatial_dims"] == 2

@@ -180,7 +180,7 @@ def test_a_broken_model_is_listed_with_its_problem(module: Any) -> None:
 def test_missing_packages_are_said_at_the_top_and_lead_to_setup(
     application: Any, scene: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from ForgettableSegGUI.setup_model import PackageStatus, Requirement
+    from ForgettableSegGUI.packages import PackageStatus, Requirement
     from module_view import ModuleWindow, click
 
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -9,11 +9,15 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from ForgettableSegGUI import finetune_model, job_state, model_cards, review_model, segment_model, setup_model
-from ForgettableSegGUI import training_model as training
-from ForgettableSegGUI.finetune_model import FineTuneState, TrainingCase
+from ForgettableSegGUI import devices, job_state, model_cards, packages, reviews
+from ForgettableSegGUI.finetune import bank, comparison
+from ForgettableSegGUI.finetune import model as finetune_model
+from ForgettableSegGUI.finetune.model import FineTuneState, TrainingCase
 from ForgettableSegGUI.job_state import JobState
-from ForgettableSegGUI.segment_model import SegmentState, VolumeFacts
+from ForgettableSegGUI.review import model as review_model
+from ForgettableSegGUI.segment import model as segment_model
+from ForgettableSegGUI.segment.model import SegmentState, VolumeFacts
+from ForgettableSegGUI.setup import model as setup_model
 
 from ForgettableSegLib.cases.task import SegmentClass, Task
 
@@ -219,28 +223,28 @@ def test_every_choice_of_the_panel_is_one_of_the_library() -> None:
 
 def test_dice_before_and_after_side_by_side_with_a_warning() -> None:
     values = {"before": {"a": 0.8, "b": 0.7, "mean": 0.75}, "after": {"a": 0.9, "b": 0.6, "mean": 0.76}}
-    comparison = training.comparisonFromValues(values)
-    assert training.comparisonRows(comparison) == [
+    measured = comparison.comparisonFromValues(values)
+    assert comparison.comparisonRows(measured) == [
         ["a", "0.800", "0.900", "+0.100"], ["b", "0.700", "0.600", "-0.100"], ["mean", "0.750", "0.760", "+0.010"],
     ]  # fmt: skip
-    sentence = training.comparisonSentence(comparison, "new")
+    sentence = comparison.comparisonSentence(measured, "new")
     assert sentence == "The model new is better than before on the held-out cases. Warning: b became worse."
 
 
 def test_a_first_model_has_nothing_to_compare_with() -> None:
-    comparison = training.comparisonFromValues({"before": {}, "after": {"a": 0.9, "mean": None}})
-    assert training.comparisonRows(comparison) == [["a", "-", "0.900", "-"]]
-    assert "is trained" in training.comparisonSentence(comparison, "new")
-    assert "no held-out cases" in training.comparisonSentence(training.comparisonFromValues({}), "new")
+    measured = comparison.comparisonFromValues({"before": {}, "after": {"a": 0.9, "mean": None}})
+    assert comparison.comparisonRows(measured) == [["a", "-", "0.900", "-"]]
+    assert "is trained" in comparison.comparisonSentence(measured, "new")
+    assert "no held-out cases" in comparison.comparisonSentence(comparison.comparisonFromValues({}), "new")
 
 
 def test_the_bank_is_shown_hardest_first_in_the_coordinates_of_slicer() -> None:
     row = {"case": "c1", "slice": 3, "position_lps": [1, 2, 3], "class": "a", "score": 0.5, "age": 7, "replays": 2}
-    samples = training.bankFromList([row, {**row, "score": 0.9}, {"damaged": True}], sliceAxis=1)
+    samples = bank.bankFromList([row, {**row, "score": 0.9}, {"damaged": True}], sliceAxis=1)
     assert [sample.score for sample in samples] == [0.9, 0.5]
     assert (samples[0].position, samples[0].sliceAxis) == ((-1.0, -2.0, 3.0), 1)
-    assert "replayed 2 times" in training.sampleToolTip(samples[0])
-    assert training.bankFromList({"not": "a list"}) == []
+    assert "replayed 2 times" in bank.sampleToolTip(samples[0])
+    assert bank.bankFromList({"not": "a list"}) == []
 
 
 REVIEW = {
@@ -255,7 +259,7 @@ REVIEW = {
 
 
 def test_the_hardest_slices_of_a_review() -> None:
-    review = review_model.reviewFromDict(REVIEW)
+    review = reviews.reviewFromDict(REVIEW)
     assert review_model.sliceRows(review.slices) == [[4, "a", 99.0, 20.0], [9, "b", 50.0, 5.0]]
     assert [each.slice for each in review_model.slicesOfClass(review, "b")] == [9]
     assert review.slices[0].position == (-1.0, 2.0, 3.0)
@@ -290,18 +294,18 @@ def test_packages_are_told_without_importing_them() -> None:
         return versions[name]
 
     needed = [
-        setup_model.Requirement("monai", ">=1.5"),
-        setup_model.Requirement("psutil"),
-        setup_model.Requirement("tqdm"),
+        packages.Requirement("monai", ">=1.5"),
+        packages.Requirement("psutil"),
+        packages.Requirement("tqdm"),
     ]
-    statuses = setup_model.packageStatuses(needed, version)
-    assert setup_model.missingNames(statuses) == ("torch", "monai", "tqdm")
+    statuses = packages.packageStatuses(needed, version)
+    assert packages.missingNames(statuses) == ("torch", "monai", "tqdm")
     assert [row[1] for row in setup_model.packageRows(statuses)] == ["2.9.1 ✗", "1.4.0 ✗", "7", "missing"]
 
 
 def test_the_requirements_file_is_read() -> None:
-    found = setup_model.readRequirements(ROOT / "Resources" / "requirements.txt")
-    assert setup_model.Requirement("monai", ">=1.5") in found
+    found = packages.readRequirements(ROOT / "Resources" / "requirements.txt")
+    assert packages.Requirement("monai", ">=1.5") in found
     assert {"torch", "numpy", "SimpleITK"} & {each.name for each in found} == set()
 
 
@@ -325,7 +329,7 @@ def test_a_device_is_reported_with_a_warning_where_no_gpu_is_used() -> None:
     assert "12.0 GB of its memory are free." in setup_model.deviceSentence(
         {**report, "device": "cuda:0", "devices": [gpu]}
     )
-    assert setup_model.deviceChoices({"devices": [gpu]}) == [
+    assert devices.deviceChoices({"devices": [gpu]}) == [
         ("auto", "Automatic"), ("cuda:0", "GPU 0 · H200"), ("cpu", "CPU"),
     ]  # fmt: skip
 
@@ -356,16 +360,14 @@ def test_a_card_cannot_smuggle_markup_into_the_panel() -> None:
 
 
 def test_the_decisions_load_neither_qt_nor_slicer() -> None:
-    names = [
-        "job_state",
-        "model_cards",
-        "segment_model",
-        "review_model",
-        "finetune_model",
-        "training_model",
-        "setup_model",
-        "session",
+    shared = ["channels", "devices", "job_state", "model_cards", "packages", "reviews", "session"]
+    rooms = [
+        "segment.model",
+        "review.model",
+        "setup.model",
+        *(f"finetune.{n}" for n in ("bank", "comparison", "model")),
     ]
+    names = [*shared, *rooms]
     code = f"import sys; {'; '.join(f'import ForgettableSegGUI.{name}' for name in names)}; print(*sys.modules)"
     command = [sys.executable, "-c", f"import sys; sys.path[:0] = ['ForgettableSeg', '.']; {code}"]
     loaded = set(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split())

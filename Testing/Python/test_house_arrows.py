@@ -43,6 +43,11 @@ SLICER_MAY_IMPORT = {
     "ForgettableSegLib.errors",
     "ForgettableSegLib.resources",
 }
+# The panels: each has its room; what all share stands beside them.
+PANELS = Path(SLICER_SIDE, "ForgettableSegGUI")
+ROOMS = {"segment", "review", "finetune", "models", "setup"}
+# What puts the rooms together: the view of the whole module, and what it does for scripts.
+MAY_IMPORT_ROOMS = {"module_view.py", "facade.py"}
 SLICER_PACKAGES = {"slicer", "vtk", "qt", "ctk", "vtkmodules", "sitkUtils", "DICOMLib", "SegmentEditorEffects"}
 HEAVY = {"torch", "monai", "open_clip", "torchvision", "timm", "transformers"}
 # The catalogue of Slicer's extensions asks that nothing else is imported at file scope.
@@ -94,11 +99,56 @@ def test_packages_do_not_import_each_other_in_a_circle() -> None:
         own = file.with_suffix("").parts[1]
         targets = {name.split(".")[1] for name, _ in imports_of(tree_of(file), file) if name.startswith(LIBRARY + ".")}
         edges.setdefault(own, set()).update(targets & set(MAY_IMPORT) - {own})
-    reachable = {package: set(targets) for package, targets in edges.items()}
+    assert in_circles(edges) == []
+
+
+def panel_imports(tree: ast.AST, file: Path) -> set[str]:
+    """Modules of the panels that a file of theirs imports, wherever in it, each as a path below their folder."""
+    found = set()
+    for name, _ in imports_of(tree, file):
+        parts = name.split(".")
+        if PANELS.name in parts[:2]:
+            below = parts[parts.index(PANELS.name) + 1 :]
+            # `from .module import name` reads like `from .package import module`: the longest path that is a file.
+            stems = [Path(*below[:count]) for count in range(len(below), 0, -1)]
+            candidates = [path for stem in stems for path in (stem.with_suffix(".py"), stem / "__init__.py")]
+            found |= set([str(each) for each in candidates if (ROOT / PANELS / each).is_file()][:1])
+    return found
+
+
+def wrong_rooms(tree: ast.AST, file: Path) -> list[str]:
+    """Imports that leave a room for another one, or lead from what all share into a room, as sentences."""
+    own = file.relative_to(PANELS)
+    if str(own) in MAY_IMPORT_ROOMS:
+        return []
+    room = own.parts[0] if len(own.parts) > 1 else ""
+    targets = {each for each in panel_imports(tree, file) if "/" in each}
+    return [f"{file} imports {each}" for each in sorted(targets) if Path(each).parts[0] != room]
+
+
+def panel_files() -> list[Path]:
+    """The files of the panels."""
+    return [file for file in python_files(SLICER_SIDE) if PANELS in file.parents]
+
+
+def test_rooms_of_the_panels_know_what_is_shared_and_not_each_other() -> None:
+    assert {file.relative_to(PANELS).parts[0] for file in panel_files() if file.parent != PANELS} == ROOMS
+    assert [found for file in panel_files() for found in wrong_rooms(tree_of(file), file)] == []
+
+
+def test_modules_of_the_panels_do_not_import_each_other_in_a_circle() -> None:
+    edges = {str(file.relative_to(PANELS)): panel_imports(tree_of(file), file) for file in panel_files()}
+    assert sum(map(len, edges.values())) > len(edges), "the imports are not read"
+    assert in_circles(edges) == []
+
+
+def in_circles(edges: dict[str, set[str]]) -> list[str]:
+    """Names from which a way along the edges leads back to themselves."""
+    reachable = {name: set(targets) for name, targets in edges.items()}
     for _ in edges:
         for targets in reachable.values():
             targets.update(*(reachable.get(target, set()) for target in set(targets)))
-    assert [package for package, targets in reachable.items() if package in targets] == []
+    return [name for name, targets in reachable.items() if name in targets]
 
 
 def test_the_library_never_imports_slicer() -> None:
@@ -190,3 +240,26 @@ def test_a_wrong_arrow_would_be_seen(source: str, file: str) -> None:
 def test_a_lazy_import_of_torch_would_be_seen() -> None:
     tree = ast.parse("def f():\n    if True:\n        from torch import nn")
     assert len(forbidden_imports(tree, Path("ForgettableSeg/ForgettableSeg.py"), HEAVY)) == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "file"),
+    [
+        ("from ..review.model import caseRows", "segment/panel.py"),
+        ("from .. import finetune", "setup/model.py"),
+        ("from .segment.model import SegmentState", "session.py"),
+        ("if TYPE_CHECKING:\n    from .setup.panel import SetupPanel", "panel.py"),
+    ],
+)
+def test_a_way_from_one_room_into_another_would_be_seen(source: str, file: str) -> None:
+    assert len(wrong_rooms(ast.parse(source), PANELS / file)) == 1
+
+
+def test_a_circle_that_only_a_type_checker_walks_would_be_seen() -> None:
+    back = ast.parse("if TYPE_CHECKING:\n    from .panel import FineTunePanel")
+    way = ast.parse("from .checks import CaseChecks")
+    edges = {
+        f"finetune/{name}.py": panel_imports(tree, PANELS / "finetune" / f"{name}.py")
+        for name, tree in (("checks", back), ("panel", way))
+    }
+    assert in_circles(edges) == ["finetune/checks.py", "finetune/panel.py"]

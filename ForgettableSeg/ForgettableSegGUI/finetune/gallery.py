@@ -12,7 +12,7 @@ from ForgettableSegMRML.thumbnails import ThumbnailMaker
 
 from ForgettableSegLib.errors import ForgettableSegError
 
-from .training_model import BankSample, bankFromList, sampleCaption, sampleToolTip
+from .bank import BankSample, bankFromList, sampleCaption, sampleToolTip
 
 MAX_SHOWN = 60
 """More pictures than these are neither looked at nor quickly made."""

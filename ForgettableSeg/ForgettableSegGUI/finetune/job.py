@@ -19,8 +19,8 @@ from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.jobs.requests import make_request
 from ForgettableSegLib.resources import user_dir
 
-from .finetune_model import TrainingCase
-from .i18n import tr as _
+from ..i18n import tr as _
+from .model import TrainingCase
 
 _STATE_FILE = "panel.json"
 

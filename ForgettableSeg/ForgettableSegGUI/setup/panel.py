@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import application
-from .i18n import tr as _
+from .. import application
+from ..i18n import tr as _
+from ..job_state import JobState
+from ..panel import Context, Panel
+from ..table import fillTable, fitColumns
 from .installing import Installer, InstallResult
-from .job_state import JobState
-from .panel import Context, Panel
-from .setup_model import deviceSentence, installQuestion, lastLines, packageRows, summarySentence
-from .table import fillTable, fitColumns
+from .model import deviceSentence, installQuestion, lastLines, packageRows, summarySentence
 
 
 class SetupPanel(Panel):

@@ -2,82 +2,19 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from importlib import metadata
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .i18n import tr as _
-from .model_cards import deviceTitle, sizeText
+from ..devices import deviceTitle
+from ..i18n import tr as _
+from ..model_cards import sizeText
+from ..packages import PackageStatus
 
-TORCH_REQUIREMENT = ">=2.1.2,!=2.9.*"
 TORCHVISION_REQUIREMENT = ">=0.16.2"
 KEPT_PACKAGES = ("numpy", "SimpleITK", "scipy", "requests", "torch", "torchvision")
 """Packages that an installation of ours never replaces: Slicer's own, and PyTorch, which has its own extension."""
 
 LAST_LINES = 30
-
-
-@dataclass(frozen=True)
-class Requirement:
-    """A package that is needed, as in Resources/requirements.txt."""
-
-    name: str
-    specifier: str = ""
-
-    def __str__(self) -> str:
-        return self.name + self.specifier
-
-
-@dataclass(frozen=True)
-class PackageStatus:
-    """A package that is needed, and the version that is there, None where there is none."""
-
-    requirement: Requirement
-    installed: str | None
-    fits: bool
-
-
-def readRequirements(path: Path) -> list[Requirement]:
-    """Return the requirements of a file, a line each; comments and options are skipped."""
-    found = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        match = re.match(r"\s*([A-Za-z0-9_.\-]+)\s*([<>=!~][^#;]*)?", line)
-        if match and not line.lstrip().startswith(("#", "-")):
-            found.append(Requirement(match[1], (match[2] or "").strip()))
-    return found
-
-
-def packageStatuses(
-    requirements: Sequence[Requirement], version: Callable[[str], str] = metadata.version
-) -> list[PackageStatus]:
-    """Return what is there of what is needed, without importing any of it."""
-    statuses = []
-    for requirement in (Requirement("torch", TORCH_REQUIREMENT), *requirements):
-        try:
-            installed = version(requirement.name)
-        except metadata.PackageNotFoundError:
-            installed = None
-        fits = installed is not None and _fits(installed, requirement.specifier)
-        statuses.append(PackageStatus(requirement, installed, fits))
-    return statuses
-
-
-def _fits(installed: str, specifier: str) -> bool:
-    if not specifier:
-        return True
-    try:
-        from packaging.specifiers import SpecifierSet
-    except ImportError:  # without it the presence must do; the check of the device tells the rest
-        return True
-    return SpecifierSet(specifier).contains(installed, prereleases=True)
-
-
-def missingNames(statuses: Sequence[PackageStatus]) -> tuple[str, ...]:
-    """Return the names of the packages that are missing or too old."""
-    return tuple(status.requirement.name for status in statuses if not status.fits)
 
 
 def packageRows(statuses: Sequence[PackageStatus]) -> list[list[str]]:
@@ -97,11 +34,6 @@ def summarySentence(missing: Sequence[str]) -> str:
     if not missing:
         return _("All packages are installed.")
     return _("Missing: {names}.").format(names=", ".join(missing))
-
-
-def missingSentence(missing: Sequence[str]) -> str:
-    """Return why nothing can be started while packages are missing."""
-    return _("Python packages are missing: {names}. Install them in Setup.").format(names=", ".join(missing))
 
 
 def installQuestion(missing: Sequence[str], wheels: str) -> str:
@@ -133,19 +65,6 @@ def pipArguments(requirements: Sequence[str], *, wheels: str = "", constraints: 
 def lastLines(text: str, count: int = LAST_LINES) -> str:
     """Return the end of a log."""
     return "\n".join(text.splitlines()[-count:])
-
-
-def deviceChoices(report: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    """Return (device, title) of what can be chosen; Automatic and CPU before a check has told more."""
-    choices = [("auto", deviceTitle("auto"))]
-    for device in (report or {}).get("devices") or ():
-        name, description = str(device.get("name")), str(device.get("description") or "")
-        choices.append(
-            (name, f"{deviceTitle(name)} · {description}" if description and name != "cpu" else deviceTitle(name))
-        )
-    if all(name != "cpu" for name, _title in choices):
-        choices.append(("cpu", deviceTitle("cpu")))
-    return choices
 
 
 def deviceSentence(report: Mapping[str, Any]) -> str:

@@ -12,22 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import slicer
-from ForgettableSegMRML.heatmaps import styleHeatmap
 from ForgettableSegMRML.segmentations import loadLabelMap
-from ForgettableSegMRML.subject_hierarchy import placeBeside
 from ForgettableSegMRML.tables import fillVolumesTable
-from ForgettableSegMRML.volumes import indexBoxOfROI, placeOnGrid, readVolume, writeVolume
+from ForgettableSegMRML.volumes import indexBoxOfROI
 
 from ForgettableSegLib.cases.task import Task
-from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 from ForgettableSegLib.jobs.requests import make_request
 
-from . import results
-from .i18n import tr as _
-from .review_model import channelTitle
-
-CASE = "case"
-_HEATMAPS = ("confidence", "prototype_ratio")
+from .. import results
+from ..case_files import CASE, loadHeatmaps, requireInScene, writeImages
+from ..i18n import tr as _
+from ..reviews import ESTIMATED
 
 
 @dataclass(frozen=True)
@@ -86,14 +81,9 @@ class SegmentationJob:
         if self.roiNode is not None:
             region = [list(corner) for corner in indexBoxOfROI(self.roiNode, self.volumeNodes[0])]
         self._folder = Path(tempfile.mkdtemp(prefix="forgettableseg-"))
-        images = []
-        for channel, volumeNode in enumerate(self.volumeNodes):
-            path = self._folder / f"{CASE}_{channel:04d}.nrrd"
-            writeVolume(volumeNode, path)
-            images.append(str(path))
         arguments = {
             "model": self.model,
-            "cases": [{"id": CASE, "images": images}],
+            "cases": [{"id": CASE, "images": writeImages(self.volumeNodes, self._folder)}],
             "output": str(self._folder / "output"),
             "device": self.device or "auto",
             "heatmap": self.heatmap,
@@ -135,7 +125,7 @@ class SegmentationJob:
     def _loadReview(
         self, node: slicer.vtkMRMLSegmentationNode, paths: Mapping[str, str]
     ) -> tuple[dict[str, slicer.vtkMRMLScalarVolumeNode], slicer.vtkMRMLTableNode | None]:
-        heatmaps = loadHeatmaps(node, self.volumeNodes[0], paths, _HEATMAPS)
+        heatmaps = loadHeatmaps(node, self.volumeNodes[0], paths, ESTIMATED)
         if "review" in paths:
             content = json.loads(Path(paths["review"]).read_text(encoding="utf-8"))
             content["case"] = node.GetName()
@@ -145,45 +135,6 @@ class SegmentationJob:
         else:
             return heatmaps, None
         return heatmaps, _volumesTable(node, content)
-
-
-def requireInScene(node: slicer.vtkMRMLNode) -> None:
-    """Refuse to load results of a node that was removed while the job was at work.
-
-    Raises:
-        ForgettableSegError: CASE_INVALID, naming the node.
-    """
-    if node.GetScene() is None:
-        text = _("The result was dropped, because {name} is not in the scene any more.").format(name=node.GetName())
-        raise ForgettableSegError(ErrorCode.CASE_INVALID, text)
-
-
-def loadHeatmaps(
-    segmentationNode: slicer.vtkMRMLSegmentationNode,
-    referenceVolume: slicer.vtkMRMLVolumeNode,
-    paths: Mapping[str, str],
-    channels: Sequence[str],
-) -> dict[str, slicer.vtkMRMLScalarVolumeNode]:
-    """Bring heatmaps into the scene, beside the volume that they belong to.
-
-    Args:
-        segmentationNode: the segmentation that they belong to.
-        referenceVolume: the volume on whose grid they lie.
-        paths: files by kind of artifact.
-        channels: which of them are heatmaps.
-    """
-    nodes = {}
-    for channel in channels:
-        if channel not in paths:
-            continue
-        name = f"{segmentationNode.GetName()} {channel.replace('_', ' ')}"
-        node = readVolume(segmentationNode.GetScene(), paths[channel], name)
-        placeOnGrid(node, referenceVolume)
-        styleHeatmap(node, title=channelTitle(channel))
-        placeBeside(node, referenceVolume)
-        results.setHeatmap(segmentationNode, channel, node)
-        nodes[channel] = node
-    return nodes
 
 
 def _volumesOfSummary(path: Path, case: str, task: Task) -> dict[str, Any]:

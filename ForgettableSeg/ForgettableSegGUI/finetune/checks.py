@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import qt
 
 from ForgettableSegLib.errors import ForgettableSegError
 
-from .finetune_model import (
+from ..i18n import tr as _
+from ..job_state import JobState
+from ..panel import Panel
+from ..session import Session
+from .cases import CasesTab
+from .choices import Choices
+from .job import fileCase, writeSceneCases
+from .model import (
     NewClass,
     TrainingCase,
     classesFromJson,
@@ -21,23 +28,23 @@ from .finetune_model import (
     uniqueCaseId,
     withFindings,
 )
-from .i18n import tr as _
-from .job_state import JobState
-from .training import fileCase, writeSceneCases
-
-if TYPE_CHECKING:
-    from .finetune_panel import FineTunePanel
 
 
 class CaseChecks:
     """Runs the library's validation over the table of cases.
 
     Args:
-        panel: the Fine-tune panel.
+        ui: widgets of the Fine-tune panel.
+        session: runs the jobs.
+        choices: knows the task to train.
+        table: the training cases.
+        changed: called when something began or ended that the whole panel shows.
     """
 
-    def __init__(self, panel: FineTunePanel) -> None:
-        self.panel, self.ui = panel, panel.ui
+    def __init__(
+        self, ui: Any, session: Session, choices: Choices, table: CasesTab, *, changed: Callable[[], None]
+    ) -> None:
+        self.ui, self._session, self._choices, self._table, self._changed = ui, session, choices, table, changed
         self.busy = ""
         self._writing: Iterator[dict[str, Any]] | None = None
         self._written: list[dict[str, Any]] = []
@@ -52,26 +59,26 @@ class CaseChecks:
 
     def showState(self) -> None:
         """Show what may be pressed."""
-        idle = not self.panel.session.busy and not self.busy and not self.panel.session.missing
-        self.ui.checkButton.setEnabled(idle and bool(self.panel.cases) and self.panel.task()[0] is not None)
+        idle = not self._session.busy and not self.busy and not self._session.missing
+        self.ui.checkButton.setEnabled(idle and bool(self._table.cases) and self._choices.task() is not None)
         self.ui.addFilesButton.setEnabled(idle and bool(self.ui.casesPathLineEdit.currentPath))
-        own = self._state is not None and self._state is self.panel.session.job
+        own = self._state is not None and self._state is self._session.job
         self.ui.cancelCheckButton.setEnabled(bool(self.busy) or (own and self._state.running))
         if own and not self.busy:
-            self.panel.showJob(self.ui.checkProgressBar, self.ui.checkStatusLabel, self._state)
+            Panel.showJob(self.ui.checkProgressBar, self.ui.checkStatusLabel, self._state)
         else:
             self.ui.checkProgressBar.setVisible(bool(self.busy))
             self.ui.checkProgressBar.setRange(0, 0)
-            self.panel.say(self.ui.checkStatusLabel, self.busy or self._problem)
+            Panel.say(self.ui.checkStatusLabel, self.busy or self._problem)
 
     def onCancel(self, _checked: bool = False) -> None:
         """Stop the check, or the writing of its cases."""
         if self.busy:
             self._end()
             self._problem = _("Cancelled.")
-            self.panel.showState()
+            self._changed()
         else:
-            self.panel.session.cancel()
+            self._session.cancel()
 
     def onPathChanged(self, _path: str) -> None:
         """Another case list was chosen."""
@@ -80,7 +87,7 @@ class CaseChecks:
     def onAddFiles(self, _checked: bool = False) -> None:
         """Read a case list and add its cases."""
         self._findings, self._problem = [], ""
-        self._state = self.panel.session.run(
+        self._state = self._session.run(
             "validate",
             {"cases": self.ui.casesPathLineEdit.currentPath},
             title=_("Reading the case list"),
@@ -99,20 +106,19 @@ class CaseChecks:
 
     def onCheck(self, _checked: bool = False) -> None:
         """Check the ticked cases; those in the scene are written to temporary files first, one at a time."""
-        panel = self.panel
-        task, problem = panel.task()
+        task = self._choices.task()
         if task is None:
-            self._problem = problem
-            panel.showState()
+            self._problem = self._choices.taskProblem()
+            self._changed()
             return
-        included = [case for case in panel.cases if case.included]
-        scene = [found for case in included if case.inScene and (found := panel.casesTab.sceneCase(case)) is not None]
+        included = [case for case in self._table.cases if case.included]
         self._findings, self._problem, self._state = [], "", None
         self._written = [fileCase(case) for case in included if not case.inScene]
         self._folder = tempfile.TemporaryDirectory(prefix="forgettableseg-")
-        self._writing = writeSceneCases(scene, Path(self._folder.name), task, panel.casesTab.mapping)
+        scene = self._table.sceneCases(included)
+        self._writing = writeSceneCases(scene, Path(self._folder.name), task, self._table.mapping)
         self.busy = _("Writing the cases")
-        panel.showState()
+        self._changed()
         qt.QTimer.singleShot(0, self._writeNext)
 
     def _writeNext(self) -> None:
@@ -127,17 +133,15 @@ class CaseChecks:
             self._end()
             self._problem = str(error)
             self._showProblem(str(error))
-            self.panel.showState()
+            self._changed()
         else:
             qt.QTimer.singleShot(0, self._writeNext)
 
     def _submit(self) -> None:
         self.busy = ""
-        task = self.panel.task()[0]
+        task = self._choices.task()
         arguments = {"cases": self._written, "task": task.to_dict()}
-        self._state = self.panel.session.run(
-            "validate", arguments, title=_("Checking the cases"), onEvent=self.onCheckEvent
-        )
+        self._state = self._session.run("validate", arguments, title=_("Checking the cases"), onEvent=self.onCheckEvent)
 
     def onCheckEvent(self, event: dict[str, Any], state: JobState) -> None:
         """Take an event of the check."""
@@ -147,9 +151,9 @@ class CaseChecks:
             return
         self._end()
         if event["event"] == "done":
-            checked = withFindings([case for case in self.panel.cases if case.included], self._findings)
+            checked = withFindings([case for case in self._table.cases if case.included], self._findings)
             byId = {case.caseId: case for case in checked}
-            self.panel.casesTab.setCases([byId.get(case.caseId, case) for case in self.panel.cases])
+            self._table.setCases([byId.get(case.caseId, case) for case in self._table.cases])
             bad = sum(case.blocking for case in checked)
             general = generalFindings(self._findings)
             text = _("{count} of {all} cases have problems.").format(count=bad, all=len(checked)) if bad else ""
@@ -157,7 +161,7 @@ class CaseChecks:
 
     def _addFiles(self, result: Mapping[str, Any]) -> int:
         """Add the cases that are not there yet, with what was found of them; returns their number."""
-        cases = self.panel.cases
+        cases = self._table.cases
         before = len(cases)
         known = {case.images for case in cases}
         names: dict[str, str] = {}
@@ -180,23 +184,23 @@ class CaseChecks:
         found = [{**each, "case": names[each["case"]]} for each in self._findings if each.get("case") in names]
         self._takeClasses(result.get("task"))
         new = withFindings(cases[before:], found) if found else cases[before:]
-        self.panel.casesTab.setCases([*cases[:before], *new])
+        self._table.setCases([*cases[:before], *new])
         return len(cases) - before
 
     def _takeClasses(self, task: Mapping[str, Any] | None) -> None:
         """A new model takes the classes that the case list names."""
-        parameters = self.panel.parameterNode
-        if task and self.panel.startCard is None and not classesFromJson(parameters.newClasses):
+        parameters = self._choices.parameterNode
+        if task and self._choices.startCard is None and not classesFromJson(parameters.newClasses):
             rows = [NewClass(row["name"], row.get("prompt") or "", row["value"]) for row in task.get("classes") or ()]
             parameters.newClasses = classesToJson(rows)
 
     def _showProblem(self, problem: str) -> None:
         """A case that could not be written has a problem of its own."""
-        included = [case for case in self.panel.cases if case.included and case.inScene]
+        included = [case for case in self._table.cases if case.included and case.inScene]
         number = len([entry for entry in self._written if entry["id"] in {case.caseId for case in included}])
         if number < len(included):
             bad = replace(included[number], problems=(problem,), blocking=True, checked=True)
-            self.panel.casesTab.setCases([bad if case.caseId == bad.caseId else case for case in self.panel.cases])
+            self._table.setCases([bad if case.caseId == bad.caseId else case for case in self._table.cases])
 
     def _end(self) -> None:
         self.busy, self._writing = "", None

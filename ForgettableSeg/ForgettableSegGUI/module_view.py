@@ -10,14 +10,14 @@ import vtk
 from ForgettableSegLib.resources import resources_dir
 
 from . import application
-from .finetune_panel import FineTunePanel
+from .finetune.panel import FineTunePanel
 from .i18n import tr as _
-from .models_panel import ModelsPanel
+from .models.panel import ModelsPanel
 from .panel import Context, Panel
-from .review_panel import ReviewPanel
-from .segment_panel import SegmentPanel
+from .review.panel import ReviewPanel
+from .segment.panel import SegmentPanel
 from .session import Session
-from .setup_panel import SetupPanel
+from .setup.panel import SetupPanel
 
 PANELS: dict[str, type[Panel]] = {
     "segment": SegmentPanel,

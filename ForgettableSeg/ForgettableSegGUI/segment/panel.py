@@ -9,24 +9,22 @@ import slicer
 from ForgettableSegMRML.heatmaps import hideHeatmap, setHeatmapThreshold, showHeatmap
 from ForgettableSegMRML.volumes import fitROI
 
-from . import application, results
-from .i18n import tr as _
-from .job_panel import JobPanel
-from .job_state import JobState
-from .model_cards import ModelCard, cardDetails, cardSummary
-from .panel import Context
-from .segment_model import (
-    MAX_CHANNELS,
+from .. import application, results
+from ..channels import MAX_CHANNELS, channelLabel, visibleChannels
+from ..i18n import tr as _
+from ..job_panel import JobPanel
+from ..job_state import JobState
+from ..model_cards import ModelCard, cardDetails, cardSummary
+from ..panel import Context
+from ..table import fillTable, fitColumns
+from .facts import volumeFacts, volumesOfScene
+from .job import SegmentationJob, SegmentationResult
+from .model import (
     SegmentState,
-    channelLabel,
     resultSentence,
     suggestVolumes,
-    visibleChannels,
     volumeFactsText,
 )
-from .segmenting import SegmentationJob, SegmentationResult
-from .table import fillTable, fitColumns
-from .volume_facts import volumeFacts, volumesOfScene
 
 
 class SegmentPanel(JobPanel):
@@ -98,14 +96,14 @@ class SegmentPanel(JobPanel):
 
     def onModelChosen(self, _index: int) -> None:
         """Another model was selected."""
-        if self.parameterNode is not None and not self._filling:
+        if self.parameterNode is not None:
             self.parameterNode.modelName = self.chosen(self.ui.modelComboBox)
             self.suggest()
             self.refresh()
 
     def onDeviceChosen(self, _index: int) -> None:
         """Another device was selected."""
-        if self.parameterNode is not None and not self._filling:
+        if self.parameterNode is not None:
             self.parameterNode.device = self.chosen(self.ui.deviceComboBox)
 
     def onApply(self, _checked: bool = False) -> None:

@@ -11,16 +11,15 @@ from typing import Any
 
 import slicer
 from ForgettableSegMRML.labelmaps import mapSegments, writeLabelMap
-from ForgettableSegMRML.volumes import writeVolume
 
 from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 from ForgettableSegLib.jobs.requests import make_request
 
-from . import results
-from .i18n import tr as _
-from .review_model import AUDITED
-from .segmenting import CASE, loadHeatmaps, requireInScene
+from .. import results
+from ..case_files import CASE, loadHeatmaps, requireInScene, writeImages
+from ..i18n import tr as _
+from ..reviews import AUDITED
 
 
 class AuditJob:
@@ -65,10 +64,7 @@ class AuditJob:
             )
             raise ForgettableSegError(ErrorCode.CASE_INVALID, text)
         self._folder = Path(tempfile.mkdtemp(prefix="forgettableseg-"))
-        images = []
-        for channel, volumeNode in enumerate(self.volumeNodes):
-            images.append(str(self._folder / f"{CASE}_{channel:04d}.nrrd"))
-            writeVolume(volumeNode, images[-1])
+        images = writeImages(self.volumeNodes, self._folder)
         label = self._folder / f"{CASE}_reference.nrrd"
         writeLabelMap(self.referenceNode, self.volumeNodes[0], mapping.values, label)
         arguments = {

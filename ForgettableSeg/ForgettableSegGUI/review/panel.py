@@ -12,27 +12,24 @@ from ForgettableSegMRML.segmentations import segmentIDOfName
 
 from ForgettableSegLib.errors import ForgettableSegError
 
-from . import application, results
-from .exporting import exportReview
-from .i18n import tr as _
-from .job_panel import JobPanel
-from .job_state import JobState
-from .panel import Context
-from .review_model import (
-    AUDITED,
+from .. import application, results
+from ..i18n import tr as _
+from ..job_panel import JobPanel
+from ..job_state import JobState
+from ..panel import Context
+from ..reviews import AUDITED, HardSlice, Review, channelTitle
+from ..table import fillTable, fitColumns, keyOfRow
+from .export import exportReview
+from .job import AuditJob
+from .model import (
     CompareState,
-    HardSlice,
-    Review,
     caseRows,
     caseSentence,
-    channelTitle,
     classRows,
     neighbour,
     sliceRows,
     slicesOfClass,
 )
-from .reviewing import AuditJob
-from .table import fillTable, fitColumns, keyOfRow
 
 
 class ReviewPanel(JobPanel):
@@ -135,12 +132,12 @@ class ReviewPanel(JobPanel):
 
     def onChannelChosen(self, _index: int) -> None:
         """Another measure of difficulty was selected."""
-        if self.parameterNode is not None and not self._filling:
+        if self.parameterNode is not None:
             self.parameterNode.heatmapChannel = self.chosen(self.ui.channelComboBox)
 
     def onClassChosen(self, _index: int) -> None:
         """List the slices of another class."""
-        if not self._filling and self._shownReview is not None:
+        if self._shownReview is not None:
             self._listSlices(self._shownReview)
 
     def onSliceClicked(self, row: int, _column: int) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 from ForgettableSegLib.cases.task import SegmentClass, Task
 from ForgettableSegLib.errors import ForgettableSegError
 
-from .i18n import tr as _
-from .model_cards import ModelCard
-from .setup_model import missingSentence
+from ..i18n import tr as _
+from ..model_cards import ModelCard
+from ..packages import missingSentence
 
 SCRATCH = "*"
 """The start model's name where a model is trained from scratch; no model can be called so."""

@@ -14,19 +14,14 @@ from typing import Any
 
 import slicer
 
-from ForgettableSegLib.resources import resources_dir
-
-from .i18n import tr as _
-from .setup_model import (
+from ..i18n import tr as _
+from ..packages import TORCH_REQUIREMENT, PackageStatus, installedPackages
+from .model import (
     KEPT_PACKAGES,
-    TORCH_REQUIREMENT,
     TORCHVISION_REQUIREMENT,
-    PackageStatus,
     constraintLines,
     failureSentence,
-    packageStatuses,
     pipArguments,
-    readRequirements,
 )
 
 TORCH = "torch"
@@ -45,12 +40,6 @@ class InstallResult:
     done: bool
     message: str
     restart: bool = False
-
-
-def installedPackages() -> list[PackageStatus]:
-    """Return what is there of what is needed, without importing any of it."""
-    importlib.invalidate_caches()
-    return packageStatuses(readRequirements(resources_dir() / "requirements.txt"))
 
 
 class Installer:

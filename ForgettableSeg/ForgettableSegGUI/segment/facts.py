@@ -5,8 +5,8 @@ from __future__ import annotations
 import slicer
 from ForgettableSegMRML.volumes import whyNotUsable
 
-from .results import HEATMAP_ATTRIBUTE
-from .segment_model import VolumeFacts
+from ..results import HEATMAP_ATTRIBUTE
+from .model import VolumeFacts
 
 
 def volumeFacts(volumeNode: slicer.vtkMRMLVolumeNode | None) -> VolumeFacts | None:

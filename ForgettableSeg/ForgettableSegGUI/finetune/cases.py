@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,12 @@ from ForgettableSegMRML.labelmaps import mapSegments
 
 from ForgettableSegLib.cases.task import Task
 
-from .finetune_model import (
+from ..channels import MAX_CHANNELS
+from ..i18n import tr as _
+from ..table import fillTable, fitColumns, selectedKeys
+from .choices import Choices
+from .job import SceneCase, segmentNamesOf
+from .model import (
     IGNORED,
     TrainingCase,
     caseRows,
@@ -24,10 +29,6 @@ from .finetune_model import (
     uniqueCaseId,
     withSegments,
 )
-from .i18n import tr as _
-from .segment_model import MAX_CHANNELS
-from .table import fillTable, fitColumns, selectedKeys
-from .training import SceneCase, segmentNamesOf
 
 
 class CasesTab:
@@ -35,19 +36,12 @@ class CasesTab:
 
     Args:
         ui: widgets of the Fine-tune panel.
-        parameters: gives the parameter node, or None.
-        task: gives the task to train, or None.
+        choices: knows the task to train.
         changed: called after every change of the cases.
     """
 
-    def __init__(
-        self,
-        ui: Any,
-        parameters: Callable[[], Any],
-        task: Callable[[], Task | None],
-        changed: Callable[[], None],
-    ) -> None:
-        self.ui, self._parameters, self._task, self._changed = ui, parameters, task, changed
+    def __init__(self, ui: Any, choices: Choices, changed: Callable[[], None]) -> None:
+        self.ui, self._choices, self._changed = ui, choices, changed
         self._combos: list[qt.QComboBox] = []
         self._shownMapping: Any = None
         fitColumns(ui.casesTable, stretched=2)
@@ -64,7 +58,7 @@ class CasesTab:
     @property
     def cases(self) -> list[TrainingCase]:
         """The rows of the table; those of the scene with the segments that they have now."""
-        parameters = self._parameters()
+        parameters = self._choices.parameterNode
         if parameters is None:
             return []
         nodes = dict(enumerate(parameters.caseSegmentations))
@@ -76,7 +70,7 @@ class CasesTab:
 
     def setCases(self, cases: list[TrainingCase]) -> None:
         """Replace the rows of the table."""
-        parameters = self._parameters()
+        parameters = self._choices.parameterNode
         if parameters is not None:
             parameters.trainingCases = casesToJson(cases)
             self.show()
@@ -85,7 +79,7 @@ class CasesTab:
     @property
     def mapping(self) -> dict[str, str]:
         """Class by segment name: what the user chose, and proposals for the others."""
-        parameters, task = self._parameters(), self._task()
+        parameters, task = self._choices.parameterNode, self._choices.task()
         if parameters is None or task is None:
             return {}
         try:
@@ -98,7 +92,7 @@ class CasesTab:
 
     def sceneCase(self, case: TrainingCase) -> SceneCase | None:
         """Return the nodes of a case in the scene, None where they are gone."""
-        parameters = self._parameters()
+        parameters = self._choices.parameterNode
         volumes, segmentations = list(parameters.caseVolumes), list(parameters.caseSegmentations)
         chosen = volumes[case.pair : case.pair + case.channels]
         # one entry for each volume in both lists, so that positions agree
@@ -106,6 +100,11 @@ class CasesTab:
         if len(chosen) < case.channels or segmentation is None or any(node is None for node in chosen):
             return None
         return SceneCase(case.caseId, tuple(chosen), segmentation, case.group)
+
+    def sceneCases(self, cases: Iterable[TrainingCase]) -> list[SceneCase]:
+        """Return those of the cases whose nodes are in the scene."""
+        found = [self.sceneCase(case) for case in cases if case.inScene]
+        return [case for case in found if case is not None]
 
     def gone(self) -> tuple[str, ...]:
         """Return the names of the cases whose nodes have left the scene."""
@@ -124,7 +123,7 @@ class CasesTab:
 
     def showMapping(self) -> None:
         """Show which segment stands for which class."""
-        task, mapping = self._task(), self.mapping
+        task, mapping = self._choices.task(), self.mapping
         shown = (mapping, task)
         if shown == self._shownMapping:
             return
@@ -163,7 +162,7 @@ class CasesTab:
         nodes = self._chosenVolumes()
         labels = self.ui.caseSegmentationSelector.currentNode()
         complete = labels is not None and all(node is not None for node in nodes)
-        self.ui.addSceneButton.setEnabled(complete and self._parameters() is not None)
+        self.ui.addSceneButton.setEnabled(complete and self._choices.parameterNode is not None)
 
     def onAddPair(self, _checked: bool = False) -> None:
         """Add the chosen volume and segmentation as a training case."""
@@ -173,7 +172,7 @@ class CasesTab:
         self, volumeNodes: list[slicer.vtkMRMLVolumeNode], segmentationNode: slicer.vtkMRMLSegmentationNode
     ) -> None:
         """Add a training case of the scene, unless it is there already."""
-        parameters, cases = self._parameters(), self.cases
+        parameters, cases = self._choices.parameterNode, self.cases
         known = [self.sceneCase(case) for case in cases if case.inScene]
         if any(
             each is not None and each.segmentationNode is segmentationNode and each.volumeNodes == tuple(volumeNodes)
@@ -206,14 +205,14 @@ class CasesTab:
         names = list(self.mapping)
         values = [str(combo.itemData(combo.currentIndex) or IGNORED) for combo in self._combos]
         chosen = dict(zip(names, values, strict=False))
-        parameters = self._parameters()
+        parameters = self._choices.parameterNode
         if parameters is not None:
-            self._shownMapping = (chosen, self._task())  # what is shown already: the combo boxes stay
+            self._shownMapping = (chosen, self._choices.task())  # what is shown already: the combo boxes stay
             parameters.classMapping = json.dumps(chosen)
             self._changed()
 
     def _chosenVolumes(self) -> list[slicer.vtkMRMLVolumeNode | None]:
-        task = self._task()
+        task = self._choices.task()
         count = 1 if task is None else min(MAX_CHANNELS, len(task.channels))
         return [getattr(self.ui, f"caseVolumeSelector{channel}").currentNode() for channel in range(1, count + 1)]
 

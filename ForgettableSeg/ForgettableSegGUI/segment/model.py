@@ -7,11 +7,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .i18n import tr as _
-from .model_cards import ModelCard
-from .setup_model import missingSentence
+from ..channels import MAX_CHANNELS
+from ..i18n import tr as _
+from ..model_cards import ModelCard
+from ..packages import missingSentence
 
-MAX_CHANNELS = 4
 _MODALITY_WORDS = {
     "mr": {"mr", "mri", "t1", "t2", "flair", "adc", "dwi", "t1w", "t2w", "t1c", "t1ce", "t1gd"},
     "ct": {"ct", "cta", "cect", "ncct"},
@@ -131,19 +131,6 @@ def _family(text: str) -> str:
 
 def _words(text: str) -> list[str]:
     return re.findall(r"[a-z0-9]+", text.lower())
-
-
-def channelLabel(card: ModelCard | None, channel: int) -> str:
-    """Return the label of an input row."""
-    if card is None or len(card.channels) <= 1:
-        return _("Volume:")
-    name = card.channels[channel] if channel < len(card.channels) else ""
-    return _("{channel}:").format(channel=name)
-
-
-def visibleChannels(card: ModelCard | None) -> int:
-    """Return how many input rows are shown: one for each channel, at least one."""
-    return 1 if card is None else max(1, min(MAX_CHANNELS, len(card.channels)))
 
 
 def volumeFactsText(volume: VolumeFacts | None) -> str:

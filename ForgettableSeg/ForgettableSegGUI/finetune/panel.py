@@ -8,37 +8,18 @@ from typing import Any
 
 import slicer
 
-from ForgettableSegLib.cases.task import Task
-
-from . import application, finetune_model
-from .finetune_cases import CasesTab
-from .finetune_checks import CaseChecks
-from .finetune_model import SCRATCH, FineTuneState, NewClass, TrainingCase, classesFromJson, classesToJson
-from .finetune_run import TrainingRun
-from .i18n import tr as _
-from .model_cards import ModelCard
-from .panel import Context, Panel
-from .segment_model import MAX_CHANNELS, channelLabel
-from .table import cellText, fillTable, fitColumns, selectedKeys
-from .training import SceneCase, runTitle
-
-_SETTINGS = (
-    "preset",
-    "trainingLength",
-    "trainingUnit",
-    "trainingDevice",
-    "dimension",
-    "textGuidance",
-    "prototypeScores",
-    "sampleBank",
-    "rho",
-    "bankBatches",
-    "replayEvery",
-    "admission",
-    "replacement",
-    "learningRate",
-    "patchSize",
-)
+from .. import application
+from ..channels import MAX_CHANNELS, channelLabel
+from ..i18n import tr as _
+from ..panel import Context, Panel
+from ..table import cellText, fillTable, fitColumns, selectedKeys
+from . import model
+from .cases import CasesTab
+from .checks import CaseChecks
+from .choices import Choices
+from .job import SceneCase
+from .model import SCRATCH, FineTuneState, NewClass, TrainingCase, classesFromJson, classesToJson
+from .run import TrainingRun
 
 
 class FineTunePanel(Panel):
@@ -48,9 +29,11 @@ class FineTunePanel(Panel):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self.casesTab = CasesTab(self.ui, lambda: self.parameterNode, lambda: self.task()[0], self.refresh)
-        self.checks = CaseChecks(self)
-        self.run = TrainingRun(self)
+        self.choices = Choices(self.session, lambda: self.parameterNode)
+        self.casesTab = CasesTab(self.ui, self.choices, self.refresh)
+        parts = self.ui, self.session, self.choices, self.casesTab
+        self.checks = CaseChecks(*parts, changed=self.showState)
+        self.run = TrainingRun(*parts, changed=self.showState, showCase=self.showCase)
         self._named = ""  # the start model for which a name was suggested
         self._suggestion = ""
         fitColumns(self.ui.taskTable, stretched=1)
@@ -69,26 +52,9 @@ class FineTunePanel(Panel):
         self.session.jobChanged.connect(self.showState)
 
     @property
-    def startCard(self) -> ModelCard | None:
-        """The model to start from, None for one from scratch."""
-        return None if self.parameterNode is None else self.session.model(self.parameterNode.startModel)
-
-    @property
     def cases(self) -> list[TrainingCase]:
         """The training cases."""
         return self.casesTab.cases
-
-    def task(self) -> tuple[Task | None, str]:
-        """Return the task to train, or None and the sentence that says what is wrong with it."""
-        parameters = self.parameterNode
-        if parameters is None:
-            return None, ""
-        if self.startCard is not None:
-            return self.startCard.task, ""
-        channels = max((case.channels for case in self.cases), default=1)
-        names = [parameters.modality] if channels == 1 else [f"{parameters.modality} {n + 1}" for n in range(channels)]
-        classes = classesFromJson(parameters.newClasses)
-        return finetune_model.newTask(parameters.newModelName, parameters.modality, names, classes)
 
     def setParameterNode(self, parameterNode: Any, previous: Any) -> None:
         """Show the cases of another scene."""
@@ -118,7 +84,7 @@ class FineTunePanel(Panel):
             parameters.startModel = choices[0][0]
         self.choose(self.ui.startModelComboBox, choices, parameters.startModel)
         self.choose(self.ui.deviceComboBox, self.session.devices(), parameters.trainingDevice)
-        scratch = self.startCard is None
+        scratch = self.choices.startCard is None
         self.ui.scratchGroup.setVisible(scratch)
         self.ui.patchSpinBox.setEnabled(scratch)
         self._proposeClasses(scratch)
@@ -132,14 +98,13 @@ class FineTunePanel(Panel):
 
     def state(self) -> FineTuneState:
         """Return everything that decides whether the training can start."""
-        task, problem = self.task()
         return FineTuneState(
             missing=self.session.missing,
             cases=tuple(self.cases),
             mapping=self.casesTab.mapping,
-            task=task,
-            taskProblem=problem,
-            start=self.startCard,
+            task=self.choices.task(),
+            taskProblem=self.choices.taskProblem(),
+            start=self.choices.startCard,
             newName=self.parameterNode.newModelName,
             takenNames=tuple(card.name for card in self.session.models),
             gone=self.casesTab.gone(),
@@ -161,14 +126,9 @@ class FineTunePanel(Panel):
         self.checks.showState()
         self.run.show(reason)
 
-    def settings(self) -> dict[str, Any]:
-        """Return the settings of the request."""
-        values = {name: self.parameterNode.getValue(name) for name in _SETTINGS}
-        return finetune_model.trainingSettings(values, scratch=self.startCard is None)
-
     def onStartModelChosen(self, _index: int) -> None:
         """Another start model was selected."""
-        if self.parameterNode is None or self._filling:
+        if self.parameterNode is None:
             return
         self.parameterNode.startModel = self.chosen(self.ui.startModelComboBox)
         self.refresh()
@@ -176,7 +136,7 @@ class FineTunePanel(Panel):
 
     def onDeviceChosen(self, _index: int) -> None:
         """Another device was selected."""
-        if self.parameterNode is not None and not self._filling:
+        if self.parameterNode is not None:
             self.parameterNode.trainingDevice = self.chosen(self.ui.deviceComboBox)
 
     def onClassEdited(self, row: int, column: int) -> None:
@@ -191,7 +151,7 @@ class FineTunePanel(Panel):
 
     def onAddClass(self, _checked: bool = False) -> None:
         """Add a class to the new model."""
-        self._setClasses(finetune_model.withNewClass(classesFromJson(self.parameterNode.newClasses), ""))
+        self._setClasses(model.withNewClass(classesFromJson(self.parameterNode.newClasses), ""))
 
     def onRemoveClass(self, _checked: bool = False) -> None:
         """Remove the selected class of the new model."""
@@ -222,12 +182,6 @@ class FineTunePanel(Panel):
         if name:
             self.run.resume(Path(name))
 
-    def showOpenRuns(self, folders: list[Path]) -> None:
-        """List the runs that can go on or wait for a decision."""
-        choices = [(str(folder), runTitle(folder)) for folder in folders]
-        self.choose(self.ui.runsComboBox, choices, str(folders[0]) if folders else "")
-        self.ui.runsGroup.setVisible(bool(folders))
-
     def sceneCaseNamed(self, caseId: str) -> SceneCase | None:
         """Return a case whose nodes are in the scene, by its name."""
         case = next((each for each in self.cases if each.caseId == caseId and each.inScene), None)
@@ -257,7 +211,7 @@ class FineTunePanel(Panel):
     def _suggestName(self, parameters: Any, taken: Iterable[str]) -> None:
         """Suggest a name for the new model once for each model to start from, and never over one that was typed."""
         before, self._named = self._suggestion, parameters.startModel
-        self._suggestion = finetune_model.suggestName(self.startCard, taken)
+        self._suggestion = model.suggestName(self.choices.startCard, taken)
         if parameters.newModelName in ("", before):
             parameters.newModelName = self._suggestion
 
@@ -269,8 +223,8 @@ class FineTunePanel(Panel):
         """A new model begins with the segments that there are."""
         if scratch and not classesFromJson(self.parameterNode.newClasses):
             classes: list[NewClass] = []
-            for name in finetune_model.segmentNames(self.cases):
-                classes = finetune_model.withNewClass(classes, name)
+            for name in model.segmentNames(self.cases):
+                classes = model.withNewClass(classes, name)
             if classes:
                 self.parameterNode.newClasses = classesToJson(classes)
 
@@ -279,7 +233,7 @@ class FineTunePanel(Panel):
         fillTable(self.ui.taskTable, [[each.name, each.prompt] for each in classes])
 
     def _showChannels(self) -> None:
-        card = self.startCard
+        card = self.choices.startCard
         count = 1 if card is None else min(MAX_CHANNELS, len(card.channels))
         for channel in range(1, MAX_CHANNELS + 1):
             label = getattr(self.ui, f"caseVolumeLabel{channel}")

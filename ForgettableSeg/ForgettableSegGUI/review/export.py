@@ -7,8 +7,8 @@ from pathlib import Path
 import slicer
 from ForgettableSegMRML.volumes import writeVolume
 
-from . import results
-from .review_model import slicesAsCsv
+from .. import results
+from .model import slicesAsCsv
 
 
 def exportReview(

@@ -7,12 +7,13 @@ from typing import Any
 
 from ForgettableSegLib.resources import user_models_dir
 
-from . import application
-from .i18n import tr as _
-from .job_state import JobState
-from .model_cards import BrokenModel, ModelCard, cardDetails, sizeText
-from .panel import Context, Panel
-from .table import fillTable, fitColumns, selectedKeys
+from .. import application
+from ..i18n import tr as _
+from ..job_state import JobState
+from ..model_cards import ModelCard, sizeText
+from ..panel import Context, Panel
+from ..table import fillTable, fitColumns, selectedKeys
+from .model import Model, modelDetails, modelRows, removeQuestion, removeToolTip
 
 
 class ModelsPanel(Panel):
@@ -37,7 +38,7 @@ class ModelsPanel(Panel):
         self.session.jobChanged.connect(self.showState)
 
     @property
-    def selected(self) -> ModelCard | BrokenModel | None:
+    def selected(self) -> Model | None:
         """The model of the selected row."""
         rows = selectedKeys(self.ui.modelsTable)
         models = self._models()
@@ -50,12 +51,7 @@ class ModelsPanel(Panel):
     def refresh(self) -> None:
         """List the models and keep the selected one."""
         before = self.selected
-        rows = []
-        for model in self._models():
-            usable = isinstance(model, ModelCard)
-            title, classes = (model.title, ", ".join(model.classNames)) if usable else (model.name, model.problem)
-            rows.append([title, classes, sizeText(model.bytes)])
-        fillTable(self.ui.modelsTable, rows)
+        fillTable(self.ui.modelsTable, modelRows(self._models()))
         names = [model.name for model in self._models()]
         if before is not None and before.name in names:
             self.ui.modelsTable.selectRow(names.index(before.name))
@@ -65,13 +61,9 @@ class ModelsPanel(Panel):
         """Show the card of the selected model and what may be pressed."""
         model = self.selected
         idle = not self.session.busy and not self.session.missing
-        details = cardDetails(model) if isinstance(model, ModelCard) else "" if model is None else model.problem
-        self.say(self.ui.modelCardLabel, details)
+        self.say(self.ui.modelCardLabel, modelDetails(model))
         self.ui.removeButton.setEnabled(idle and model is not None and not model.shipped)
-        tip = _("Remove the selected model from this computer.")
-        if model is not None and model.shipped:
-            tip = _("This model came with the extension and stays.")
-        self.ui.removeButton.setToolTip(tip)
+        self.ui.removeButton.setToolTip(removeToolTip(model))
         self.ui.refreshButton.setEnabled(idle)
         self.ui.importButton.setEnabled(idle and bool(self.ui.importPathLineEdit.currentPath))
         self.ui.exportButton.setEnabled(
@@ -118,10 +110,7 @@ class ModelsPanel(Panel):
         model = self.selected
         if model is None:
             return
-        question = _("Remove the model {name} from this computer? This frees {size}.").format(
-            name=model.name, size=sizeText(model.bytes)
-        )
-        if application.ask(question):
+        if application.ask(removeQuestion(model)):
             done = _("The model was removed; {size} are free again.").format(size=sizeText(model.bytes))
             self._run({"action": "remove", "name": model.name}, _("Removing the model"), done)
 
@@ -136,5 +125,5 @@ class ModelsPanel(Panel):
         if not state.running:
             self.session.refreshModels()
 
-    def _models(self) -> list[ModelCard | BrokenModel]:
+    def _models(self) -> list[Model]:
         return [*self.session.models, *self.session.brokenModels]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import qt
 import slicer
@@ -12,12 +12,18 @@ from ForgettableSegMRML.plots import TrainingPlots
 
 from ForgettableSegLib.errors import ForgettableSegError
 
-from . import application
-from .bank_gallery import BankGallery
-from .i18n import tr as _
-from .job_state import JobState
-from .table import fillTable, fitColumns
-from .training import (
+from .. import application
+from ..i18n import tr as _
+from ..job_state import JobState
+from ..panel import Panel
+from ..session import Session
+from ..table import fillTable, fitColumns
+from .bank import bankSentence
+from .cases import CasesTab
+from .choices import Choices
+from .comparison import Comparison, comparisonFromValues, comparisonRows, comparisonSentence
+from .gallery import BankGallery
+from .job import (
     canResume,
     fileCase,
     isFinished,
@@ -27,14 +33,11 @@ from .training import (
     rememberResult,
     rememberRun,
     removeRun,
+    runTitle,
     settleRun,
     trainingRequest,
     writeSceneCases,
 )
-from .training_model import Comparison, bankSentence, comparisonFromValues, comparisonRows, comparisonSentence
-
-if TYPE_CHECKING:
-    from .finetune_panel import FineTunePanel
 
 TRAINING_TAB, RESULT_TAB = 2, 3
 
@@ -43,15 +46,29 @@ class TrainingRun:
     """One training, from the writing of its cases to the decision on its model.
 
     Args:
-        panel: the Fine-tune panel.
+        ui: widgets of the Fine-tune panel.
+        session: runs the jobs.
+        choices: knows the task and the settings.
+        table: the training cases.
+        changed: called when something began or ended that the whole panel shows.
+        showCase: goes to a training case at a place, in RAS mm.
     """
 
-    def __init__(self, panel: FineTunePanel) -> None:
-        self.panel, self.ui = panel, panel.ui
+    def __init__(
+        self,
+        ui: Any,
+        session: Session,
+        choices: Choices,
+        table: CasesTab,
+        *,
+        changed: Callable[[], None],
+        showCase: Callable[[str, tuple[float, float, float]], None],
+    ) -> None:
+        self.ui, self._session, self._choices, self._table, self._changed = ui, session, choices, table, changed
         self.preparing = ""
         self.open: list[Path] = []
         self.plots: TrainingPlots | None = None
-        self.gallery = BankGallery(self.ui.bankList, panel.showCase)
+        self.gallery = BankGallery(self.ui.bankList, showCase)
         self._state: JobState | None = None
         self._folder: Path | None = None
         self._writing: Iterator[dict[str, Any]] | None = None
@@ -70,15 +87,14 @@ class TrainingRun:
 
     def start(self) -> None:
         """Write the cases of the scene, one at a time, and start the training."""
-        panel = self.panel
-        included = [case for case in panel.cases if case.included]
-        scene = [found for case in included if case.inScene and (found := panel.casesTab.sceneCase(case)) is not None]
+        included = [case for case in self._table.cases if case.included]
+        scene = self._table.sceneCases(included)
         self._cases = [fileCase(case) for case in included if not case.inScene]
-        self._folder = newRunFolder(panel.parameterNode.newModelName)
-        self._writing = writeSceneCases(scene, self._folder / "cases", panel.task()[0], panel.casesTab.mapping)
+        self._folder = newRunFolder(self._choices.parameterNode.newModelName)
+        self._writing = writeSceneCases(scene, self._folder / "cases", self._choices.task(), self._table.mapping)
         self.preparing = _("Writing the cases")
         self.ui.fineTuneTabs.setCurrentIndex(TRAINING_TAB)
-        panel.showState()
+        self._changed()
         qt.QTimer.singleShot(0, self._writeNext)
 
     def resume(self, folder: Path) -> None:
@@ -96,29 +112,31 @@ class TrainingRun:
         if self.preparing:
             self._writing, self.preparing = None, ""
             removeRun(self._folder)
-            self.panel.say(self.ui.statusLabel, _("Cancelled."))
-            self.panel.showState()
+            Panel.say(self.ui.statusLabel, _("Cancelled."))
+            self._changed()
         else:
-            self.panel.session.cancel()
+            self._session.cancel()
 
     def findOpen(self) -> None:
         """Look for runs that can go on, or whose model waits for a decision."""
         running = self._folder if self.isRunning else None
         self.open = [folder for folder in openRuns() if folder != running]
-        self.panel.showOpenRuns(self.open)
+        choices = [(str(folder), runTitle(folder)) for folder in self.open]
+        Panel.choose(self.ui.runsComboBox, choices, choices[0][0] if choices else "")
+        self.ui.runsGroup.setVisible(bool(choices))
 
     def show(self, reason: str) -> None:
         """Show how far the training is, or why it cannot start."""
-        if self._state is not None and self._state is self.panel.session.job:
-            self.panel.showJob(self.ui.progressBar, self.ui.statusLabel, self._state)
+        if self._state is not None and self._state is self._session.job:
+            Panel.showJob(self.ui.progressBar, self.ui.statusLabel, self._state)
             self.ui.pauseButton.setText(_("Resume") if self._state.paused else _("Pause"))
         elif self.preparing:
             self.ui.progressBar.setVisible(True)
             self.ui.progressBar.setRange(0, 0)
-            self.panel.say(self.ui.statusLabel, self.preparing)
+            Panel.say(self.ui.statusLabel, self.preparing)
         else:
             self.ui.progressBar.setVisible(False)
-            self.panel.say(self.ui.statusLabel, reason)
+            Panel.say(self.ui.statusLabel, reason)
         self.ui.plotsButton.setEnabled(self.plots is not None)
 
     def onEvent(self, event: dict[str, Any], state: JobState) -> None:
@@ -146,7 +164,7 @@ class TrainingRun:
     def onUse(self, _checked: bool = False) -> None:
         """Install the new model and select it for segmenting."""
         self._enableDecision(False)
-        self.panel.session.ask("models", {"action": "install", "path": self._modelPath}, self._installed)
+        self._session.ask("models", {"action": "install", "path": self._modelPath}, self._installed)
 
     def onDiscard(self, _checked: bool = False) -> None:
         """Remove the new model."""
@@ -172,22 +190,22 @@ class TrainingRun:
         except (ForgettableSegError, OSError) as error:
             self._writing, self.preparing = None, ""
             removeRun(self._folder)
-            self.panel.showState()
-            self.panel.say(self.ui.statusLabel, str(error))
+            self._changed()
+            Panel.say(self.ui.statusLabel, str(error))
         else:
             qt.QTimer.singleShot(0, self._writeNext)
 
     def _submit(self) -> None:
         self._writing, self.preparing = None, ""
-        panel, parameters = self.panel, self.panel.parameterNode
-        task = panel.task()[0]
+        choices = self._choices
+        task = choices.task()
         job, arguments = trainingRequest(
             self._cases,
             task=task,
             folder=self._folder,
-            name=parameters.newModelName.strip(),
-            settings=panel.settings(),
-            model="" if panel.startCard is None else panel.startCard.name,
+            name=choices.parameterNode.newModelName.strip(),
+            settings=choices.settings(),
+            model="" if choices.startCard is None else choices.startCard.name,
         )
         classes = {each.name: each.value for each in task.classes}
         rememberRun(self._folder, name=arguments["name"], cases=self._cases, classes=classes)
@@ -202,7 +220,7 @@ class TrainingRun:
         self.ui.pauseButton.blockSignals(True)
         self.ui.pauseButton.setChecked(False)
         self.ui.pauseButton.blockSignals(False)
-        self._state = self.panel.session.run(job, arguments, title=_("Training"), onEvent=self.onEvent)
+        self._state = self._session.run(job, arguments, title=_("Training"), onEvent=self.onEvent)
 
     def _makePlots(self, name: str, classes: list[str]) -> None:
         if self.plots is not None:
@@ -241,9 +259,9 @@ class TrainingRun:
             self._enableDecision(True)
             return
         name = str(event["result"]["model"]["name"])
-        if self.panel.parameterNode is not None:
-            self.panel.parameterNode.modelName = name
+        if self._choices.parameterNode is not None:
+            self._choices.parameterNode.modelName = name
         self.ui.resultLabel.setText(_("The model {name} is installed and selected in Segment.").format(name=name))
         settleRun(self._folder)
         self.findOpen()
-        self.panel.session.refreshModels()
+        self._session.refreshModels()

@@ -1,0 +1,1 @@
+"""Fine-tune: the training cases, the run, and whether it was worth it."""

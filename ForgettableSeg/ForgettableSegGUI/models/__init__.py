@@ -1,0 +1,1 @@
+"""Models: what is on this computer."""

@@ -1,0 +1,110 @@
+"""The review of a case as the library wrote it: what is hard, where, and for which class."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .i18n import tr as _
+
+ESTIMATED = ("confidence", "prototype_ratio")
+AUDITED = ("T1", "T2", "T3", "T4", "score")
+
+
+def channelTitle(channel: str) -> str:
+    """Return how a channel of the heatmap is called on the screen."""
+    titles = {
+        "confidence": _("Confidence (1 - probability)"),
+        "prototype_ratio": _("Prototype ratio"),
+        "T1": _("T1: far from its own prototype"),
+        "T2": _("T2: near another prototype"),
+        "T3": _("T3: squared error"),
+        "T4": _("T4: missing confidence"),
+        "score": _("Sum of T1 to T4"),
+    }
+    return titles.get(channel, channel)
+
+
+@dataclass(frozen=True)
+class HardSlice:
+    """A slice of the list: where it is, for which class, and how hard it is."""
+
+    slice: int
+    className: str
+    percentile: float
+    difficulty: float
+    area: float
+    position: tuple[float, float, float]  # RAS, mm
+
+
+@dataclass(frozen=True)
+class ClassSummary:
+    """One class of a reviewed case."""
+
+    name: str
+    volume: float | None
+    difficulty: float | None
+    above: float | None
+
+
+@dataclass(frozen=True)
+class Review:
+    """The review of one case, as the library wrote it.
+
+    Args:
+        case: its name.
+        channels: the channels of difficulty that there are.
+        sliceAxis: 0 axial, 1 coronal, 2 sagittal.
+        slices: hardest first.
+        classes: in the task's order.
+        percentile: of the whole case, against the training.
+        above95: whether the case lies above the 95th percentile of the training.
+    """
+
+    case: str
+    channels: tuple[str, ...]
+    sliceAxis: int
+    slices: tuple[HardSlice, ...]
+    classes: tuple[ClassSummary, ...]
+    percentile: float | None
+    above95: bool
+
+
+def reviewFromDict(content: Mapping[str, Any]) -> Review:
+    """Return the review that the library wrote as JSON; what is missing is left empty."""
+    whole = content.get("case_difficulty") or {}
+    return Review(
+        case=str(content.get("case") or ""),
+        channels=tuple(content.get("channels") or ESTIMATED),
+        sliceAxis=int(content.get("slice_axis") or 0),
+        slices=tuple(_hardSlice(each) for each in content.get("slices") or ()),
+        classes=tuple(_classSummary(each) for each in content.get("classes") or ()),
+        percentile=_number(whole.get("percentile")),
+        above95=bool(whole.get("above_95")),
+    )
+
+
+def _hardSlice(content: Mapping[str, Any]) -> HardSlice:
+    left, posterior, superior = (float(value) for value in content["position_lps"])
+    return HardSlice(
+        slice=int(content["slice"]),
+        className=str(content.get("class") or ""),
+        percentile=_number(content.get("percentile")) or 0.0,
+        difficulty=_number(content.get("difficulty")) or 0.0,
+        area=_number(content.get("area_mm2")) or 0.0,
+        position=(-left, -posterior, superior),
+    )
+
+
+def _classSummary(content: Mapping[str, Any]) -> ClassSummary:
+    return ClassSummary(
+        name=str(content.get("name") or ""),
+        volume=_number(content.get("volume_ml")),
+        difficulty=_number(content.get("mean_difficulty")),
+        above=_number(content.get("share_above_95")),
+    )
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None

@@ -1,0 +1,1 @@
+"""Segment: one case with one model, and its result in the scene."""

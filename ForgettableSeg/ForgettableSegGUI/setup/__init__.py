@@ -1,0 +1,1 @@
+"""Setup: what is installed, installing the rest, checking the device."""
