@@ -15,9 +15,11 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/cases/grid.py
   ForgettableSegLib/cases/intensity.py
   ForgettableSegLib/cases/labels.py
+  ForgettableSegLib/cases/matching.py
   ForgettableSegLib/cases/nifti.py
   ForgettableSegLib/cases/preprocessing.py
   ForgettableSegLib/cases/split.py
+  ForgettableSegLib/cases/structures.py
   ForgettableSegLib/cases/task.py
   ForgettableSegLib/cases/text_headers.py
   ForgettableSegLib/cases/validation.py

@@ -112,7 +112,7 @@ def fineTune(
     if mapping is None:
         names = [each for _volumes, segmentation in pairs for each in segmentNamesOf(segmentation)]
         classes = [each.name for each in task.classes]
-        mapping = proposeMapping(names, classes, {each: each for each in classes}, {})
+        mapping = proposeMapping(names, classes, {}, {})
     cases: list[SceneCase] = []
     taken: list[Any] = []
     for volumeNodes, segmentationNode in pairs:

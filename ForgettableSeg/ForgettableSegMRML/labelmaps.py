@@ -12,10 +12,11 @@ import slicer
 import vtk
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
+from ForgettableSegLib.cases.matching import FoundClass, match_classes
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
 from .segmentations import segmentIDs
-from .terminology import Terminology, findTerminology, parseTerminology, terminologyOfClass
+from .terminology import parseTerminology, terminologyOfClass
 from .volumes import ijkToWorld, writeVolume
 
 if TYPE_CHECKING:
@@ -32,30 +33,34 @@ class SegmentMapping:
         values: label value by segment id, None for a segment that is left out.
         missing: names of the classes that no segment stands for.
         unused: names of the segments that stand for no class.
+        sentence: what was matched and by what, for the user.
     """
 
     values: dict[str, int | None]
     missing: tuple[str, ...]
     unused: tuple[str, ...]
+    sentence: str
 
 
 def mapSegments(segmentationNode: slicer.vtkMRMLSegmentationNode, classes: Sequence[SegmentClass]) -> SegmentMapping:
-    """Find the class of each segment: by its terminology where that says just one class, else by its name.
+    """Find the class of each segment, see :func:`ForgettableSegLib.cases.matching.match_classes`.
 
     A terminology that two classes share (two parts of one organ) decides nothing, nor does "tissue".
     """
     segmentation = segmentationNode.GetSegmentation()
-    values: dict[str, int | None] = {}
+    found = []
     for segmentID in segmentIDs(segmentationNode):
         segment = segmentation.GetSegment(segmentID)
         terminology = parseTerminology(segment.GetTerminology())
-        found = _classOfSegment(segment.GetName(), terminology, classes)
-        values[segmentID] = None if found is None else found.value
-    used = set(values.values())
+        codes = () if terminology is None or terminology.isUnspecific() else terminology.codes()
+        found.append(FoundClass(segmentID, segment.GetName(), int(segment.GetLabelValue()), codes))
+    matching = match_classes(found, classes, codes={each.name: terminologyOfClass(each).codes() for each in classes})
+    matched = {each.key: matching.class_of(each.key) for each in found}
     return SegmentMapping(
-        values=values,
-        missing=tuple(each.name for each in classes if each.value not in used),
-        unused=tuple(segmentation.GetSegment(key).GetName() for key, value in values.items() if value is None),
+        values={key: None if each is None else each.value for key, each in matched.items()},
+        missing=tuple(each.name for each in matching.missing),
+        unused=tuple(each.name for each in matching.unused),
+        sentence=matching.sentence,
     )
 
 
@@ -93,28 +98,6 @@ def writeLabelMap(
         labels[mask] = value
     writeVolume(_labelMapNode(referenceVolume, labels), path)
     return {value: int(np.count_nonzero(labels == value)) for value in sorted(set(filter(None, values.values())))}
-
-
-def _classOfSegment(name: str, terminology: Terminology | None, classes: Sequence[SegmentClass]) -> SegmentClass | None:
-    if terminology is not None and not terminology.isUnspecific():
-        found = _onlyClass(terminology, classes)
-        if found is not None:
-            return found
-    plain = _plain(name)
-    for each in classes:
-        if _plain(each.name) == plain:
-            return each
-    named = findTerminology(name)
-    return None if named is None else _onlyClass(named, classes)
-
-
-def _onlyClass(terminology: Terminology, classes: Sequence[SegmentClass]) -> SegmentClass | None:
-    same = [each for each in classes if terminologyOfClass(each).isSameStructure(terminology)]
-    return same[0] if len(same) == 1 else None
-
-
-def _plain(name: str) -> str:
-    return " ".join("".join(character if character.isalnum() else " " for character in name.casefold()).split())
 
 
 def _worldImage(volumeNode: slicer.vtkMRMLVolumeNode) -> slicer.vtkOrientedImageData:

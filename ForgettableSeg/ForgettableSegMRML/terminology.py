@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import colorsys
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from ForgettableSegLib.resources import resources_dir
+from ForgettableSegLib.cases.structures import structure_table
 
 if TYPE_CHECKING:
     from ForgettableSegLib.cases.task import SegmentClass
@@ -73,11 +72,11 @@ class Terminology:
 
     def isSameStructure(self, other: Terminology) -> bool:
         """Whether both say the same structure, whatever contexts, meanings and colours they name."""
-        return self._key() == other._key()
+        return self.codes() == other.codes()
 
     def isUnspecific(self) -> bool:
         """Whether it says no more than "tissue", so that only the segment's name tells what it is."""
-        fallback = _table()["fallback"]
+        fallback = structure_table()["fallback"]
         return self.type[:2] == tuple(fallback["type"][:2]) and self.modifier is None and self.region is None
 
     def toDict(self) -> dict[str, Any]:
@@ -86,8 +85,12 @@ class Terminology:
         content["modifier"] = None if self.modifier is None else list(self.modifier)
         return content
 
-    def _key(self) -> tuple[tuple[str, ...] | None, ...]:
-        return tuple(code and code[:2] for code in (self.type, self.modifier, self.region, self.regionModifier))
+    def codes(self) -> tuple[str, str, str, str]:
+        """Return the codes of type, modifier, region and the region's modifier, "" for each that there is not."""
+        type_, modifier, region, side = (
+            code[1] if code else "" for code in (self.type, self.modifier, self.region, self.regionModifier)
+        )
+        return type_, modifier, region, side
 
 
 def terminologyOfClass(segmentClass: SegmentClass) -> Terminology:
@@ -103,7 +106,7 @@ def terminologyFromDict(codes: Mapping[str, Any]) -> Terminology:
     if not type_:
         return _fallback()
     known = next((each for each in _structures() if each.type[:2] == tuple(type_[:2])), None)
-    table = _table()
+    table = structure_table()
     return Terminology(
         category=_code(category or table["default_category"]),
         type=_code(type_),
@@ -168,25 +171,25 @@ def _findWords(words: list[str]) -> Terminology | None:
     if not sides and len(ends) == 1:
         whole = names.get(" ".join(word for word in words if word not in ends))
         if whole is not None:
-            return replace(whole, modifier=_code(_table()["modifiers"][ends[0]]))
+            return replace(whole, modifier=_code(structure_table()["modifiers"][ends[0]]))
     return _findLesion(words, None)
 
 
 def _findSided(words: list[str], side: str) -> Terminology | None:
     """A structure with left or right said of it; only of those that come in pairs, so that no name is bent."""
-    code = _code(_table()["modifiers"][side])
+    code = _code(structure_table()["modifiers"][side])
     found = _names().get(" ".join(words))
     if found is None or " ".join(words) not in _pairedNames():
         return _findLesion(words, code)
     if found.modifier is not None:  # anterior or posterior stands there already, so the side is said of the region
-        region = _table()["contexts"]["region"]
+        region = structure_table()["contexts"]["region"]
         return replace(found, region=found.type, regionModifier=code, regionContext=region)
     return replace(found, modifier=code)
 
 
 def _findLesion(words: list[str], side: Code | None) -> Terminology | None:
     """A lesion with the organ that it lies in: "liver tumor", "cyst of the kidney"."""
-    names, table = _names(), _table()
+    names, table = _names(), structure_table()
     for count in range(min(3, len(words)), 0, -1):
         for lesion, organ in ((words[-count:], words[:-count]), (words[:count], words[count:])):
             found = names.get(" ".join(lesion))
@@ -215,29 +218,23 @@ def _words(text: str) -> list[str]:
 
 
 @lru_cache(maxsize=1)
-def _table() -> dict[str, Any]:
-    path = resources_dir() / "Terminology" / "structures.json"
-    return json.loads(path.read_text(encoding="utf-8"))
-
-
-@lru_cache(maxsize=1)
 def _names() -> dict[str, Terminology]:
     return {
         name: structure
-        for row, structure in zip(_table()["structures"], _structures(), strict=True)
-        for name in (row["name"], *row["synonyms"])
+        for row, structure in zip(structure_table()["structures"], _structures(), strict=True)
+        for name in (row["name"], *row["synonyms"], *row.get("kinds", ()))
     }
 
 
 @lru_cache(maxsize=1)
 def _pairedNames() -> frozenset[str]:
-    rows = [row for row in _table()["structures"] if row.get("paired")]
+    rows = [row for row in structure_table()["structures"] if row.get("paired")]
     return frozenset(name for row in rows for name in (row["name"], *row["synonyms"]))
 
 
 @lru_cache(maxsize=1)
 def _structures() -> tuple[Terminology, ...]:
-    table = _table()
+    table = structure_table()
     return tuple(
         Terminology(
             category=_code(row.get("category", table["default_category"])),
@@ -253,7 +250,7 @@ def _structures() -> tuple[Terminology, ...]:
 
 
 def _fallback() -> Terminology:
-    table = _table()
+    table = structure_table()
     codes = table["fallback"]
     return Terminology(_code(codes["category"]), _code(codes["type"]), context=table["contexts"]["listed"])
 

@@ -39,6 +39,8 @@ SLICER_MAY_IMPORT = {
     "ForgettableSegLib.jobs.exit_codes",
     "ForgettableSegLib.jobs.requests",
     "ForgettableSegLib.worker.client",
+    "ForgettableSegLib.cases.matching",
+    "ForgettableSegLib.cases.structures",
     "ForgettableSegLib.cases.task",
     "ForgettableSegLib.errors",
     "ForgettableSegLib.resources",
@@ -59,6 +61,8 @@ LIGHT_MODULES = [
     "ForgettableSegLib.worker.protocol",
     "ForgettableSegLib.jobs.requests",
     "ForgettableSegLib.worker.client",
+    "ForgettableSegLib.cases.matching",
+    "ForgettableSegLib.cases.structures",
     "ForgettableSegLib.cases.task",
 ]
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from ForgettableSegLib.cases.matching import FoundClass, match_classes
 from ForgettableSegLib.cases.task import SegmentClass, Task
 from ForgettableSegLib.errors import ForgettableSegError
 
@@ -139,12 +140,16 @@ def proposeMapping(
     Args:
         segments: names of the segments.
         classes: names of the classes.
-        proposals: class by segment name, where terminology or name says one.
+        proposals: class by segment name, where terminology or value says one; names are matched here.
         kept: what the user has chosen before; it wins while the class exists.
     """
+    segments = list(dict.fromkeys(segments))
+    named = [SegmentClass(name, value) for value, name in enumerate(classes, start=1)]
+    matching = match_classes([FoundClass(segment, segment) for segment in segments], named)
     mapping = {}
     for segment in segments:
-        proposal = proposals.get(segment, IGNORED)
+        byName = matching.class_of(segment)
+        proposal = proposals.get(segment, IGNORED if byName is None else byName.name)
         chosen = kept.get(segment, proposal)
         mapping[segment] = chosen if chosen in (*classes, IGNORED) else proposal
     return mapping
