@@ -14,6 +14,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
+from .readers import vtkTeem
 from .subject_hierarchy import placeBeside
 from .terminology import colorsOfClasses, terminologyOfClass
 from .volumes import placeOnGrid, readLabelMap
@@ -146,7 +147,7 @@ def readSegmentation(scene: slicer.vtkMRMLScene, path: Path | str, name: str) ->
     storage = slicer.vtkMRMLSegmentationStorageNode()
     storage.SetFileName(str(path))
     # The storage node ends the process on a header that is cut off, so that the header is read by another reader first.
-    if not slicer.vtkTeemNRRDReader().CanReadFile(str(path)) or not storage.ReadData(node):
+    if not vtkTeem.vtkTeemNRRDReader().CanReadFile(str(path)) or not storage.ReadData(node):
         scene.RemoveNode(node)
         raise ForgettableSegError(ErrorCode.FILE_UNREADABLE, f"The file {path} cannot be read as a segmentation.")
     node.CreateDefaultDisplayNodes()

@@ -10,6 +10,8 @@ import vtk
 
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
+from .readers import vtkITK
+
 _SHEAR = 1e-3  # cosine between two image axes above which the image formats refuse the geometry
 
 IndexBox = tuple[tuple[int, int, int], tuple[int, int, int]]
@@ -184,7 +186,7 @@ def _read(node: slicer.vtkMRMLVolumeNode, path: Path | str) -> bool:
 
 def _components(path: Path | str) -> int:
     """Number of components of each voxel, from the file's header."""
-    reader = slicer.vtkITKArchetypeImageSeriesScalarReader()
+    reader = vtkITK.vtkITKArchetypeImageSeriesScalarReader()
     reader.SetArchetype(str(path))
     reader.SetSingleFile(True)
     reader.UpdateInformation()
