@@ -62,6 +62,7 @@ set(MODULE_PYTHON_SCRIPTS
   ForgettableSegMRML/labelmaps.py
   ForgettableSegMRML/pictures.py
   ForgettableSegMRML/plots.py
+  ForgettableSegMRML/readers.py
   ForgettableSegMRML/rendering.py
   ForgettableSegMRML/segmentations.py
   ForgettableSegMRML/slice_view.py
