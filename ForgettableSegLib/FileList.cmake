@@ -18,6 +18,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/cases/matching.py
   ForgettableSegLib/cases/nifti.py
   ForgettableSegLib/cases/preprocessing.py
+  ForgettableSegLib/cases/recipe.py
   ForgettableSegLib/cases/split.py
   ForgettableSegLib/cases/structures.py
   ForgettableSegLib/cases/task.py
@@ -84,7 +85,9 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/models/package.py
   ForgettableSegLib/models/registry.py
   ForgettableSegLib/network/__init__.py
+  ForgettableSegLib/network/arguments.py
   ForgettableSegLib/network/backbones.py
+  ForgettableSegLib/network/blocks.py
   ForgettableSegLib/network/build.py
   ForgettableSegLib/network/context.py
   ForgettableSegLib/network/ensemble.py
@@ -97,6 +100,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/text/encoders.py
   ForgettableSegLib/text/prompts.py
   ForgettableSegLib/text/store.py
+  ForgettableSegLib/threads.py
   ForgettableSegLib/training/__init__.py
   ForgettableSegLib/training/augmentation.py
   ForgettableSegLib/training/boundary.py

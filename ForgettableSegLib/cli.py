@@ -16,6 +16,7 @@ from ForgettableSegLib.jobs.arguments import CONVENTIONS, FILE_FORMATS, MODEL_AC
 from ForgettableSegLib.jobs.job import Event, JobContext
 from ForgettableSegLib.jobs.plain import plain
 from ForgettableSegLib.jobs.requests import make_request
+from ForgettableSegLib.threads import prepare_threads
 from ForgettableSegLib.worker.console import console
 from ForgettableSegLib.worker.runner import fail, run_job
 
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from ForgettableSegLib.worker.process import main as serve
 
         serve(arguments[1:])
+    prepare_threads()
     options = _parser().parse_args(arguments)
     context = JobContext(job=options.job, sink=_json_sink() if options.json else console())
     with _signals_cancel(context):

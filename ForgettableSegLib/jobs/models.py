@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ForgettableSegLib.jobs.job import JobContext, JobResult
 from ForgettableSegLib.jobs.requests import ModelsRequest
@@ -40,16 +41,55 @@ def _list(request: ModelsRequest) -> JobResult:
 
 
 def _show(request: ModelsRequest) -> JobResult:
-    from ForgettableSegLib.models.package import ModelPackage
+    from ForgettableSegLib.models.archive import read_card
     from ForgettableSegLib.models.registry import find_model
 
-    package = ModelPackage.read(find_model(request.name))
-    card = dict(package.card)
-    lines = [
-        f"{name}: {card[name]}" for name in ("name", "title", "description", "licence", "attribution") if card.get(name)
-    ]
-    lines += [f"classes: {_classes(card)}", f"modality: {package.task.modality}", f"metrics: {card.get('metrics', {})}"]
-    return JobResult(result={"model": {"name": package.name, "card": card}}, text="\n".join(lines))
+    card = read_card(find_model(request.name), verify=True)
+    return JobResult(result={"model": {"name": card["name"], "card": card}}, text=_card_text(card))
+
+
+def _card_text(card: Mapping[str, Any]) -> str:
+    """What a person wants to know of a model before using it, a fact a line."""
+    task, preprocessing = card["task"], card["preprocessing"]
+    steps = ["the case's own" if step is None else f"{step:g} mm" for step in preprocessing["spacing"]]
+    spacing = ", ".join(f"{axis} {step}" for axis, step in zip("zyx", steps, strict=True))
+    provenance, text = card.get("provenance", {}), card.get("text", {})
+    facts = {
+        "Name": card["name"],
+        "Title": card.get("title"),
+        "Description": card.get("description"),
+        "Modality": f"{task['modality']}, channels: {', '.join(task['channels'])}",
+        "Works in": f"{preprocessing['spatial_dims']}D, spacing {spacing}",
+        "Text": f"{len(text['prompts'])} prompts, encoded by {text.get('encoder', 'an encoder')}"
+        if text.get("prompts")
+        else "no prompts",
+        "Trained on": f"{provenance['number_of_training_volumes']} volumes"
+        if "number_of_training_volumes" in provenance
+        else None,
+        "Licence": card.get("licence"),
+        "Attribution": card.get("attribution"),
+    }
+    width = max(map(len, facts)) + 2
+    lines = [f"{name + ':':<{width}}{fact}" for name, fact in facts.items() if fact]
+    return "\n".join([*lines, "", *_class_table(card)])
+
+
+def _class_table(card: Mapping[str, Any]) -> list[str]:
+    """A line a class: label value and name, and how the model did on cases held out of its training."""
+    held_out = card.get("metrics", {}).get("held_out", {})
+    dice, distance = held_out.get("dice", {}), held_out.get("hd95_mm", {})
+    names = [each["name"] for each in card["task"]["classes"]]
+    width = max(map(len, ["Class", *names]))
+    head = f"{'Value':>5}  {'Class':<{width}}"
+    if not dice:
+        return [head, *(f"{each['value']:>5}  {each['name']}" for each in card["task"]["classes"])]
+    lines = [f"{head}  Dice   HD95 mm  (means of {held_out.get('count', 'some')} cases held out)"]
+    for each in card["task"]["classes"]:
+        name = each["name"]
+        overlap = f"{dice[name]:.3f}" if name in dice else "-"
+        away = f"{distance[name]:.2f}" if name in distance else "-"
+        lines.append(f"{each['value']:>5}  {name:<{width}}  {overlap:<5}  {away}")
+    return lines
 
 
 def _install(request: ModelsRequest) -> JobResult:

@@ -8,10 +8,10 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from ForgettableSegLib.cases.preprocessing import Preprocessing
+from ForgettableSegLib.cases.recipe import Preprocessing
 from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
-from ForgettableSegLib.network.build import NetworkArguments
+from ForgettableSegLib.network.arguments import NetworkArguments
 
 SCHEMA = 1
 # Names of models are names of folders on every system.

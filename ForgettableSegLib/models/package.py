@@ -7,14 +7,13 @@ import errno
 import hashlib
 import json
 import os
-import shutil
 import uuid
 import zipfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -24,12 +23,23 @@ from torch import Tensor, nn
 from ForgettableSegLib.cases.preprocessing import Preprocessing
 from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
-from ForgettableSegLib.models.archive import CARD, DOCUMENTS, WEIGHTS, check_not_pickled, read_files
+from ForgettableSegLib.models.archive import (
+    CARD,
+    DOCUMENTS,
+    WEIGHTS,
+    check_hashes,
+    check_not_pickled,
+    check_sizes,
+    discard,
+    read_files,
+)
 from ForgettableSegLib.models.card import SCHEMA, check_card, check_private, invalid, parse_card
-from ForgettableSegLib.network.backbones import Backbone
 from ForgettableSegLib.network.build import build_network
 from ForgettableSegLib.network.ensemble import Ensemble
 from ForgettableSegLib.network.unet import TextGuidedUNet
+
+if TYPE_CHECKING:
+    from ForgettableSegLib.network.backbones import Backbone
 
 _NETWORK, _PROTOTYPES, _CALIBRATION = "network.", "prototypes.", "calibration."
 # Every member of an ensemble holds the same text.
@@ -122,7 +132,8 @@ class ModelPackage:
         card = parse_card(files[CARD], source)
         stated = card.pop("files", None)
         check_card(card, source)
-        _check_hashes(files, stated, source)
+        check_sizes({name: len(content) for name, content in files.items()}, stated, source)
+        check_hashes(files, stated, source)
         check_not_pickled(files[WEIGHTS], source)
         try:
             tensors = load(files[WEIGHTS])
@@ -233,22 +244,6 @@ class ModelPackage:
         return {**files, CARD: card.encode()}
 
 
-def _check_hashes(files: Mapping[str, bytes], stated: Any, source: str) -> None:
-    """Every file but the card is as the card states."""
-    if not isinstance(stated, dict) or set(stated) != set(files) - {CARD}:
-        raise invalid(source, "'files' in its model.json does not name the files beside it")
-    for name, facts in stated.items():
-        if not isinstance(facts, dict) or set(facts) != {"sha256", "bytes"} or not isinstance(facts["bytes"], int):
-            raise invalid(source, f"'files' in its model.json lacks the hash or the size of {name}")
-        size = len(files[name])
-        if size < facts["bytes"]:
-            raise invalid(source, f"its {name} is cut off ({size} of {facts['bytes']} bytes)", "Get it again.")
-        if size > facts["bytes"]:
-            raise invalid(source, f"its {name} has {size} bytes, more than the {facts['bytes']} that its card states")
-        if hashlib.sha256(files[name]).hexdigest() != facts["sha256"]:
-            raise invalid(source, f"its {name} was changed after it was written (its hash differs)", "Get it again.")
-
-
 def _check_tensors(card: Mapping[str, Any], tensors: Mapping[str, Tensor], source: str) -> None:
     """The tensors are those that the card's network and classes ask for, in their shapes, and no others."""
     with torch.device("meta"):
@@ -307,12 +302,3 @@ def _move_into_place(draft: Path, path: Path) -> None:
             os.replace(aside, path)
         raise
     discard(aside)
-
-
-def discard(path: Path) -> None:
-    """Delete a file or folder as far as possible; nothing where there is none."""
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        with contextlib.suppress(OSError):
-            path.unlink()

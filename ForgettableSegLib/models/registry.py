@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
-from ForgettableSegLib.models.package import ModelPackage, discard
+from ForgettableSegLib.models.archive import discard, read_card
 from ForgettableSegLib.resources import resources_dir, user_models_dir
 
 
@@ -86,6 +86,8 @@ def install(path: str | Path, *, name: str | None = None, replace: bool = False)
         ForgettableSegError: MODEL_MISSING or MODEL_INVALID for the package; DISK_FULL or OUTPUT_UNWRITABLE for the
             folder.
     """
+    from ForgettableSegLib.models.package import ModelPackage  # here, for it takes torch
+
     package = ModelPackage.read(path)
     wanted = package.name if name is None else name
     taken = {folder.name.casefold(): (folder, shipped) for folder, shipped in reversed(list(_folders()))}
@@ -138,7 +140,7 @@ def _folders() -> Iterator[tuple[Path, bool]]:
 
 def _describe(path: Path, shipped: bool) -> InstalledModel:
     try:
-        card, problem = dict(ModelPackage.read(path).card), ""
+        card, problem = read_card(path, verify=False), ""
     except ForgettableSegError as error:
         card, problem = {}, error.message
     return InstalledModel(path.name, path, shipped, _size(path), card, problem)

@@ -12,8 +12,7 @@ from monai.utils import OptionalImportError
 from torch import Tensor, nn
 
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
-
-UNETR_PATCH = 16
+from ForgettableSegLib.network.arguments import UNETR_PATCH
 
 
 class Backbone(nn.Module):

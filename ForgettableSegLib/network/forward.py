@@ -17,7 +17,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 import torch.nn.functional as F
-from monai.inferers.utils import sliding_window_inference
 from torch import Tensor, nn
 
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
@@ -220,6 +219,8 @@ def _forward(
         if spatial_dims == 3:
             steps.of = _count_windows(batch.shape[2:], patch)
             steps.advance = plan.batch
+        from monai.inferers.utils import sliding_window_inference  # here, for it takes all of MONAI, seconds
+
         logits = sliding_window_inference(
             batch,
             patch,

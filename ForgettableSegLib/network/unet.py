@@ -1,4 +1,4 @@
-"""The segmentation network: a U-Net of MONAI's blocks with the text-guided fusion at its bottleneck."""
+"""The segmentation network: a U-Net with the text-guided fusion at its bottleneck."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from monai.networks.nets.basic_unet import Down, TwoConv, UpCat
 from torch import Tensor, nn
 
+from ForgettableSegLib.network.blocks import SLOPE, Convolutions, Down, Up
 from ForgettableSegLib.network.fusion import TextGuidedFusion
-
-_ACTIVATION = ("LeakyReLU", {"negative_slope": 0.01, "inplace": True})
-_NORM = ("instance", {"affine": True})
 
 
 class TextGuidedUNet(nn.Module):
@@ -60,16 +57,10 @@ class TextGuidedUNet(nn.Module):
         self.spatial_dims = spatial_dims
         self.feature_size = features[0]
         self.size_divisor = 2 ** (len(features) - 1)
-        # A bias before a normalisation is taken out again by it.
-        common = {"act": _ACTIVATION, "norm": _NORM, "bias": False, "dropout": dropout}
         pairs = list(pairwise(features))
-        self.stem = TwoConv(spatial_dims, in_channels * (2 * context_slices + 1), features[0], **common)
-        self.down = nn.ModuleList(Down(spatial_dims, upper, lower, **common) for upper, lower in pairs)
-        self.up = nn.ModuleList(
-            # The upsampled map gets half of its channels, unless that is fewer than the map it is joined with.
-            UpCat(spatial_dims, lower, upper, upper, **common, halves=lower // 2 >= upper, is_pad=False)
-            for upper, lower in reversed(pairs)
-        )
+        self.stem = Convolutions(spatial_dims, in_channels * (2 * context_slices + 1), features[0], dropout)
+        self.down = nn.ModuleList(Down(spatial_dims, upper, lower, dropout) for upper, lower in pairs)
+        self.up = nn.ModuleList(Up(spatial_dims, lower, upper, dropout) for upper, lower in reversed(pairs))
         convolution = nn.Conv2d if spatial_dims == 2 else nn.Conv3d
         self.output = convolution(features[0], out_channels, kernel_size=1)
         # Of half, quarter, ... resolution; the level above the bottleneck is too coarse to teach shapes.
@@ -148,7 +139,8 @@ class TextGuidedUNet(nn.Module):
 
 def _initialise(module: nn.Module) -> None:
     """He initialisation of the convolutions, as for nnU-Net, whose optimiser settings are used here too."""
-    if isinstance(module, torch.nn.modules.conv._ConvNd):
-        nn.init.kaiming_normal_(module.weight, a=_ACTIVATION[1]["negative_slope"])
+    # On the device meta there is nothing to draw, and torch would import its compiler to find that out.
+    if isinstance(module, torch.nn.modules.conv._ConvNd) and not module.weight.is_meta:
+        nn.init.kaiming_normal_(module.weight, a=SLOPE)
         if module.bias is not None:
             nn.init.zeros_(module.bias)

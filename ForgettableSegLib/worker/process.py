@@ -32,6 +32,7 @@ from ForgettableSegLib.jobs.exit_codes import EXIT_CANCELLED, EXIT_DONE
 from ForgettableSegLib.jobs.job import JobContext
 from ForgettableSegLib.jobs.requests import Request, make_request
 from ForgettableSegLib.jobs.versions import package_versions
+from ForgettableSegLib.threads import prepare_threads
 from ForgettableSegLib.worker.protocol import (
     MAX_REQUEST_CHARACTERS,
     WorkerRequest,
@@ -266,6 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     parser = argparse.ArgumentParser(prog="forgettableseg worker", description="Serve jobs over standard streams.")
     parser.add_argument("--parent-pid", type=int, default=os.getppid(), help="process whose end ends the worker")
     options = parser.parse_args(arguments)
+    prepare_threads()
     if hasattr(sys.stderr, "reconfigure"):
         sys.stderr.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
     code = Worker(EventStream(), options.parent_pid).run()

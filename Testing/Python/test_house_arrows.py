@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from house import LIBRARY, ROOT, SLICER_SIDE, imports_of, module_name, python_files, tree_of
 
-BASE = {"", "errors", "memory", "resources"}
+BASE = {"", "errors", "memory", "resources", "threads"}
 FLOOR = {"cases", "mining", "models", "network", "text"}
 MIDDLE = {"training", "inference", "evaluation"}
 # What each package of the library may import of the library beside itself and BASE.
@@ -31,6 +31,7 @@ MAY_IMPORT = {
     "errors": set(),
     "memory": set(),
     "resources": set(),
+    "threads": set(),
     "__init__": set(),
 }
 # The only modules of the library that the Slicer side may import: no library work happens in Slicer's process.

@@ -14,6 +14,7 @@ ENVIRONMENT_READERS = {
     "ForgettableSegLib/worker/client.py": "hands its own variables on to the worker that it starts",
     "ForgettableSegLib/jobs/experiment.py": "torchrun tells each process its rank, which decides its share of the runs",
     "ForgettableSegLib/training/distributed.py": "torchrun tells each process its rank in LOCAL_RANK",
+    "ForgettableSegLib/threads.py": "OpenMP is told by variables alone how many threads it has and how they wait",
 }
 
 

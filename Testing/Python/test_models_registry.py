@@ -10,6 +10,7 @@ from small_models import make_package
 
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 from ForgettableSegLib.models import registry
+from ForgettableSegLib.models.archive import read_card
 from ForgettableSegLib.models.package import ModelPackage
 from ForgettableSegLib.models.registry import find_model, install, list_models, remove
 from ForgettableSegLib.resources import resources_dir, user_models_dir
@@ -146,3 +147,23 @@ def test_every_shipped_model_can_be_used() -> None:
     models = [model for model in list_models() if model.shipped]
     folders = [path for path in (resources_dir() / "Models").glob("*") if path.is_dir()]
     assert [model.problem for model in models] == [""] * len(folders)
+
+
+@pytest.mark.parametrize("name", ["model.zip", "model"])
+def test_a_card_is_read_alone_and_verified_where_asked(name: str, tmp_path: Path) -> None:
+    path = make_package().write(tmp_path / name)
+    assert read_card(path, verify=True) == read_card(path, verify=False) == ModelPackage.read(path).card
+
+
+def test_a_changed_file_is_found_where_the_files_are_read(packed: Path) -> None:
+    model = install(packed)
+    weights_file = model.path / "weights.safetensors"
+    content = bytearray(weights_file.read_bytes())
+    content[-1] ^= 1
+    weights_file.write_bytes(content)
+    assert read_card(model.path, verify=False)["name"] == "abdomen"
+    with pytest.raises(ForgettableSegError, match="was changed after it was written"):
+        read_card(model.path, verify=True)
+    weights_file.write_bytes(content[:-1])
+    with pytest.raises(ForgettableSegError, match="is cut off"):
+        read_card(model.path, verify=False)

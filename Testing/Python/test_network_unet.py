@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.network.blocks import SLOPE, Convolutions, Down, Up
 from ForgettableSegLib.network.build import NetworkArguments, build_network, transfer_weights
 from ForgettableSegLib.network.unet import TextGuidedUNet
 
@@ -177,3 +178,37 @@ def test_plain_network_can_be_given_a_fusion() -> None:
     assert all(name.startswith("fusion.") for name in renewed)
     image = torch.randn(1, 1, 16, 16)
     assert torch.equal(source(image), target(image))
+
+
+@pytest.mark.parametrize("spatial_dims", [2, 3])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_the_blocks_are_those_of_monai(spatial_dims: int, dropout: float) -> None:
+    """The same parameters under the same names, the same result, and the same gradients."""
+    from monai.networks.nets import basic_unet
+
+    norm, activation = ("instance", {"affine": True}), ("LeakyReLU", {"negative_slope": SLOPE, "inplace": True})
+    common = {"act": activation, "norm": norm, "bias": False, "dropout": dropout}
+    image, deep = torch.rand(2, 3, *[8] * spatial_dims), torch.rand(2, 12, *[4] * spatial_dims)
+    pairs = [
+        (lambda: Convolutions(spatial_dims, 3, 6, dropout), basic_unet.TwoConv(spatial_dims, 3, 6, **common), [image]),
+        (lambda: Down(spatial_dims, 3, 6, dropout), basic_unet.Down(spatial_dims, 3, 6, **common), [image]),
+    ]
+    for halves, skip in ((True, 3), (False, 8)):
+        theirs = basic_unet.UpCat(spatial_dims, 12, skip, skip, **common, halves=halves, is_pad=False)
+        maps = [deep, torch.rand(2, skip, *[8] * spatial_dims)]
+        pairs.append((lambda skip=skip: Up(spatial_dims, 12, skip, dropout), theirs, maps))
+    for build, theirs, maps in pairs:
+        ours = build()
+        assert {name: value.shape for name, value in ours.state_dict().items()} == {
+            name: value.shape for name, value in theirs.state_dict().items()
+        }
+        ours.load_state_dict(theirs.state_dict())
+        outputs = []
+        for block in (ours, theirs):
+            torch.manual_seed(1)
+            output = block(*maps)
+            output.square().sum().backward()
+            outputs.append(output)
+        torch.testing.assert_close(*outputs)
+        for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(one.grad, other.grad)
