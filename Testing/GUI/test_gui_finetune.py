@@ -272,6 +272,25 @@ def test_a_finished_run_waits_for_its_decision(module: Any, panel: Any) -> None:
     assert panel.run.open == []
 
 
+def test_two_runs_of_the_same_second_have_folders_of_their_own(module: Any) -> None:
+    from ForgettableSegGUI.finetune.job import newRunFolder, runTitle
+
+    folders = [newRunFolder("tiny tuned") for _ in range(5)]
+    assert len(set(folders)) == 5
+    assert all(folder.is_dir() for folder in folders)
+    assert len({runTitle(folder) for folder in folders}) == 5
+
+
+def test_a_model_that_was_made_outlives_a_failure_after_it(module: Any, panel: Any) -> None:
+    request = start(module, panel)
+    model = Path(request["run"]) / "model"
+    model.mkdir(parents=True)
+    (model / "model.json").touch()
+    module.worker.answer("finetune", event="failed", code="WORKER_DIED", text="It died.", hint="", log="")
+    assert (model / "model.json").is_file()
+    assert "finished" in panel.ui.runsComboBox.currentText
+
+
 def test_an_interrupted_run_can_go_on(module: Any, panel: Any) -> None:
     from module_view import click
 

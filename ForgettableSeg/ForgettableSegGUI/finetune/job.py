@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -48,9 +50,22 @@ def runsFolder() -> Path:
 
 
 def newRunFolder(name: str) -> Path:
-    """Return a folder for a new run; its name is plain ASCII, for some libraries want that."""
+    """Make a folder for a new run that no other run has; its name is plain ASCII, for some libraries want that.
+
+    Raises:
+        OSError: if it cannot be made.
+    """
     plain = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in name).strip("-") or "run"
-    return runsFolder() / f"{plain}-{time.strftime('%Y%m%d-%H%M%S')}"
+    started = f"{plain}-{time.strftime('%Y%m%d-%H%M%S')}"
+    names = itertools.chain([started], (f"{started}-{number}" for number in itertools.count(2)))
+    folder = runsFolder() / next(names)
+    while True:
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:  # another one of the same second
+            folder = runsFolder() / next(names)
+        else:
+            return folder
 
 
 def segmentNamesOf(segmentationNode: slicer.vtkMRMLSegmentationNode) -> tuple[str, ...]:
@@ -135,7 +150,6 @@ def trainingRequest(
 
 def rememberRun(folder: Path, *, name: str, cases: Sequence[Mapping[str, Any]], classes: Mapping[str, int]) -> None:
     """Leave beside a run what the panel must know to go on with it after Slicer was closed."""
-    folder.mkdir(parents=True, exist_ok=True)
     _remember(folder, {"name": name, "cases": [dict(case) for case in cases], "classes": dict(classes)})
 
 
@@ -174,7 +188,8 @@ def canResume(folder: Path) -> bool:
 
 def runTitle(folder: Path) -> str:
     """Return what a run is called in a list."""
-    title = f"{recallRun(folder)['name']} · {folder.name[-15:]}"
+    started = re.search(r"\d{8}-\d{6}(-\d+)?$", folder.name)
+    title = f"{recallRun(folder)['name']} · {started[0] if started else folder.name}"
     return _("{run} · finished").format(run=title) if isFinished(folder) else title
 
 

@@ -90,7 +90,11 @@ class TrainingRun:
         included = [case for case in self._table.cases if case.included]
         scene = self._table.sceneCases(included)
         self._cases = [fileCase(case) for case in included if not case.inScene]
-        self._folder = newRunFolder(self._choices.parameterNode.newModelName)
+        try:
+            self._folder = newRunFolder(self._choices.parameterNode.newModelName)
+        except OSError as error:
+            Panel.say(self.ui.statusLabel, str(error))
+            return
         self._writing = writeSceneCases(scene, self._folder / "cases", self._choices.task(), self._table.mapping)
         self.preparing = _("Writing the cases")
         self.ui.fineTuneTabs.setCurrentIndex(TRAINING_TAB)
@@ -235,7 +239,7 @@ class TrainingRun:
             model = result.get("model") or self._modelPath or self._folder / "run" / "model"
             self._showResult(str(model), result.get("held_out"))
             state.message = _("The training has ended. Compare the models in Result.")
-        elif not canResume(self._folder):
+        elif not canResume(self._folder) and not isFinished(self._folder):
             removeRun(self._folder)  # nothing is left to go on with, but copies of the cases would be
         self.findOpen()
 
