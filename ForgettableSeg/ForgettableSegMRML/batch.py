@@ -190,12 +190,9 @@ class Batch:
             "settings": settings,
             "name": f"{Path(options.model).stem}-finetuned",
         }
-        result = self._result("finetune", arguments)
-        before, after = result["held_out"].get("before", {}), result["held_out"].get("after", {})
-        for name, dice in after.items():
-            earlier = "" if before.get(name) is None else f"{before[name]:.3f} before, "
-            self._say(f"Dice of {name} on held-out cases: {earlier}{'not defined' if dice is None else f'{dice:.3f}'}")
-        return result["model"]
+        done = self._run("finetune", arguments)
+        self._say(done["text"])
+        return done["result"]["model"]
 
     def _result(self, job: str, arguments: dict[str, Any], *more: Any, **options: Any) -> dict[str, Any]:
         return self._run(job, arguments, *more, **options)["result"]
@@ -253,6 +250,8 @@ class Batch:
             if shown != self._shownProgress:
                 self._shownProgress = shown
                 self._say(shown)
+        elif event["event"] == "log":
+            self._say(event["text"])
         elif event["event"] == "warning":
             self._complain(f"Warning: {case}{event['text']}")
         elif event["event"] == "case_failed":

@@ -23,6 +23,8 @@ class Case:
         group: cases of one group (a patient) stay together when cases are split.
         images: one file for each channel, or a single file that holds all channels; a folder stands for a DICOM series.
         label: label map of the reference segmentation, if there is one.
+        label_values: pairs of a value in the label map and the value of the task that it stands for, 0 for none; empty
+            where the label map holds the task's values.
 
     Raises:
         ForgettableSegError: `CASE_LIST_INVALID` if the id cannot name a folder or there is no image.
@@ -32,6 +34,7 @@ class Case:
     group: str
     images: tuple[Path, ...]
     label: Path | None = None
+    label_values: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         fits = self.case_id.strip(" .") == self.case_id and not _NOT_IN_FILE_NAMES.search(self.case_id)

@@ -20,7 +20,7 @@ from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 _LABEL_ENDINGS = re.compile(r"[-_.](seg|segmentation|label|labels|labelmap|mask|gt)$", re.IGNORECASE)
 _FOLDER_PAIRS = (("imagesTr", "labelsTr"), ("images", "labels"))
-_INLINE_KEYS = {"id", "group", "image", "images", "label", "reference"}
+_INLINE_KEYS = {"id", "group", "image", "images", "label", "reference", "label_values"}
 
 
 def read_case_list(source: Path | str, *, task: Task | None = None, group_pattern: str | None = None) -> CaseList:
@@ -68,7 +68,8 @@ def cases_from_dicts(items: Iterable[Mapping[str, Any]], *, folder: Path | None 
     """Cases that stand in a request.
 
     Args:
-        items: `{"id", "group"?, "images": [..] or "image": .., "label"? or "reference"?}` each.
+        items: `{"id", "group"?, "images": [..] or "image": .., "label"? or "reference"?, "label_values"?}` each; the
+            last holds the task's value for each value in the label file, where these differ.
         folder: what relative paths are relative to; None for the current folder.
 
     Raises:
@@ -165,9 +166,20 @@ def _case_from_entry(entry: Mapping[str, Any], folder: Path, number: int) -> Cas
     if label is not None and not isinstance(label, str):
         raise _invalid(f"The label of case {number} must be the name of one file, not {label!r}.")
     images = tuple(found for one in named for found in _with_channels(folder / one))
+    values = _label_values(entry.get("label_values"), number)
     default_id = _strip_channel(stem_of(images[0]), len(images) > 1 or images[0].name != Path(named[0]).name)
     case_id = str(entry.get("id") or default_id)
-    return Case(case_id, str(entry.get("group") or case_id), images, None if label is None else folder / label)
+    return Case(case_id, str(entry.get("group") or case_id), images, None if label is None else folder / label, values)
+
+
+def _label_values(content: Any, number: int) -> tuple[tuple[int, int], ...]:
+    """Pairs of a value in a label file and the task's value, as JSON holds them: `{"1": 2}`."""
+    try:
+        pairs = {int(found): int(value) for found, value in dict(content or {}).items()}
+    except (TypeError, ValueError) as error:
+        message = f'The label_values of case {number} must be an object such as {{"1": 2}}, not {content!r}.'
+        raise _invalid(message, "Name a value of the label file, and the task's value that it stands for.") from error
+    return tuple(sorted(pairs.items()))
 
 
 def _with_channels(path: Path) -> tuple[Path, ...]:

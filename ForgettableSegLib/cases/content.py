@@ -22,6 +22,8 @@ def content_key(case: Case) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for path, part in parts:
         digest.update(f"{part}:{file_key(path)};".encode())
+    if case.label_values:
+        digest.update(repr(case.label_values).encode())
     return digest.hexdigest()
 
 

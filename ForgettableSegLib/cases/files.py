@@ -25,7 +25,7 @@ from ForgettableSegLib.cases.findings import (
     unreadable,
 )
 from ForgettableSegLib.cases.geometry import Geometry
-from ForgettableSegLib.cases.labels import values_present
+from ForgettableSegLib.cases.labels import values_present, with_values
 from ForgettableSegLib.cases.nifti import check_complete, check_header, is_nifti
 from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.cases.text_headers import check_stated_spacing
@@ -146,7 +146,7 @@ def read_label(case: Case, task: Task | None = None, *, geometry: Geometry | Non
         geometry: if given, the grid of the image, on which the label must lie.
 
     Returns:
-        Label values `[z, y, x]` as on disk.
+        Label values `[z, y, x]` of the task, see `task_values`.
 
     Raises:
         CaseError: as `read_label_map`; also without a label, on another grid, or with values outside the task.
@@ -155,6 +155,25 @@ def read_label(case: Case, task: Task | None = None, *, geometry: Geometry | Non
     values, own_geometry = read_label_map(path)
     if geometry is not None:
         check_same_grid(path, own_geometry, case.images[0], geometry)
+    return task_values(values, case, task)
+
+
+def task_values(values: NDArray[np.integer], case: Case, task: Task | None = None) -> NDArray[np.integer]:
+    """The values of a case's label map as values of the task.
+
+    Args:
+        values: as on disk.
+        case: says what they stand for.
+        task: if given, values outside it are refused.
+
+    Raises:
+        CaseError: `LABEL_VALUE_UNKNOWN`.
+    """
+    path = label_path(case)
+    if case.label_values:
+        pairs = dict(case.label_values)
+        _refuse_unknown(set(values_present(values)) - {0, *pairs}, path, "stand for no class")
+        values = with_values(values, pairs)
     if task is not None:
         check_label_values(values, task, path)
     return values
@@ -215,15 +234,8 @@ def check_label_values(values: NDArray[np.integer], task: Task, path: Path) -> N
     Raises:
         CaseError: `LABEL_VALUE_UNKNOWN`.
     """
-    unknown = sorted(set(values_present(values)) - set(task.label_values))
-    if unknown:
-        listed = ", ".join(str(value) for value in unknown[:5]) + (" and more" if len(unknown) > 5 else "")
-        raise CaseError(
-            FindingCode.LABEL_VALUE_UNKNOWN,
-            path,
-            f"{path} holds label values that task '{task.name}' does not know: {listed}.",
-            hint="Correct the label map, or add a class with that value to the task.",
-        )
+    unknown = set(values_present(values)) - set(task.label_values)
+    _refuse_unknown(unknown, path, f"task '{task.name}' does not know")
 
 
 def write_volume(path: Path, array: NDArray[np.generic], geometry: Geometry) -> None:
@@ -376,6 +388,17 @@ def _layered(path: Path, header: Header) -> CaseError:
             hint="In Slicer, export the segmentation as a label map, in which every voxel belongs to one segment.",
         )
     return four_dimensional(path, header.channels) if header.dimension == 4 else colour_image(path)
+
+
+def _refuse_unknown(unknown: set[int], path: Path, why: str) -> None:
+    if unknown:
+        listed = ", ".join(str(value) for value in sorted(unknown)[:5]) + (" and more" if len(unknown) > 5 else "")
+        raise CaseError(
+            FindingCode.LABEL_VALUE_UNKNOWN,
+            path,
+            f"{path} holds label values that {why}: {listed}.",
+            hint="Correct the label map, or add a class with that value to the task.",
+        )
 
 
 def _unwritten(path: Path, error: Exception, size: int) -> ForgettableSegError:

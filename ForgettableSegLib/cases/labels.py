@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,15 +35,19 @@ def to_class_indices(values: NDArray[np.integer], task: Task) -> NDArray[np.uint
     return table[values]
 
 
-def renumbered(values: NDArray[np.integer], old: Task, new: Task) -> NDArray[np.integer]:
-    """A label map of one task in the values of another with the same classes in the same order."""
-    pairs = {one.value: other.value for one, other in zip(old.classes, new.classes, strict=True)}
-    if all(one == other for one, other in pairs.items()):
+def with_values(values: NDArray[np.integer], pairs: Mapping[int, int]) -> NDArray[np.integer]:
+    """A label map in other values.
+
+    Args:
+        values: any shape.
+        pairs: the new value of each old one; what is not named becomes background.
+    """
+    if all(old == new for old, new in pairs.items()) and set(values_present(values)) <= {0, *pairs}:
         return values
-    table = np.zeros(max(pairs) + 1, dtype=np.uint16)
-    for one, other in pairs.items():
-        table[one] = other
-    return table[values]
+    changed = np.zeros(values.shape, dtype=np.uint16)
+    for old, new in pairs.items():
+        changed[values == old] = new
+    return changed
 
 
 def to_label_values(classes: NDArray[np.integer], task: Task) -> NDArray[np.uint8] | NDArray[np.uint16]:

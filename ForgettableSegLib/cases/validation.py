@@ -11,11 +11,11 @@ from ForgettableSegLib.cases.content import file_key
 from ForgettableSegLib.cases.dicom import read_series
 from ForgettableSegLib.cases.files import (
     check_finite,
-    check_label_values,
     check_same_grid,
     label_path,
     read_image,
     read_label_map,
+    task_values,
 )
 from ForgettableSegLib.cases.findings import CaseError, Finding, FindingCode
 from ForgettableSegLib.cases.geometry import Geometry
@@ -129,7 +129,7 @@ def _check_label(case: Case, task: Task, geometry: Geometry | None, findings: li
         with _collecting(findings, case):
             check_same_grid(path, own_geometry, case.images[0], geometry)
     with _collecting(findings, case):
-        check_label_values(values, task, path)
+        values = task_values(values, case, task)
     present = set(values_present(values))
     if present == {0}:
         message = (

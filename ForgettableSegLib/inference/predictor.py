@@ -28,7 +28,6 @@ from ForgettableSegLib.inference.run import (
 )
 
 if TYPE_CHECKING:
-    from ForgettableSegLib.cases.task import Task
     from ForgettableSegLib.models.package import ModelPackage
 
 Index = tuple[int, int, int]
@@ -169,19 +168,18 @@ class Predictor:
             seconds=watch.seconds,
         )
 
-    def audit_case(self, case: Case, *, task: Task | None = None, **options: Any) -> Audit:
+    def audit_case(self, case: Case, **options: Any) -> Audit:
         """Read a case with its reference segmentation and score it.
 
         Args:
             case: a case with a label.
-            task: the model's classes with the values that they have in the label; the model's own if None.
             options: as for :meth:`audit_array`.
 
         Raises:
             ForgettableSegError: whatever reading the case and :meth:`audit_array` raise.
         """
         image, geometry = read_image(case, channels=len(self.model.task.channels))
-        reference = read_label(case, task or self.model.task, geometry=geometry)
+        reference = read_label(case, self.model.task, geometry=geometry)
         return self.audit_array(image, geometry, reference, case_id=case.case_id, name=str(case.images[0]), **options)
 
     def audit_array(

@@ -97,7 +97,7 @@ def _cases(value: Any) -> str:
 def _case(entry: Any) -> str:
     if not isinstance(entry, Mapping):
         return "it must be a JSON object"
-    unknown = sorted(set(entry) - {"id", "group", "images", "label", "reference"})
+    unknown = sorted(set(entry) - {"id", "group", "images", "label", "reference", "label_values"})
     if unknown:
         return f"the field '{unknown[0]}' is unknown"
     identifier, images = entry.get("id"), entry.get("images")
@@ -110,7 +110,15 @@ def _case(entry: Any) -> str:
     for name in ("group", "label", "reference"):
         if entry.get(name) is not None and _text(entry[name]):
             return f"the {name} of '{identifier}' must be text and not empty"
+    values = entry.get("label_values") or {}
+    if not isinstance(values, Mapping) or not all(str(key).isdecimal() and not _index(values[key]) for key in values):
+        return f"the label_values of '{identifier}' must be an object such as {{\"1\": 2}}"
     return ""
+
+
+def _index(value: Any) -> str:
+    is_index = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return "" if is_index else "must be a whole number from 0"
 
 
 Text = Annotated[str, _text]

@@ -10,7 +10,6 @@ from ForgettableSegLib.jobs.requests import AuditRequest
 
 if TYPE_CHECKING:
     from ForgettableSegLib.cases.case import Case
-    from ForgettableSegLib.cases.task import Task
     from ForgettableSegLib.inference.predictor import Predictor
 
 KINDS = ("T1", "T2", "T3", "T4", "score", "review")
@@ -35,8 +34,8 @@ def run(request: AuditRequest, context: JobContext) -> JobResult:
     return job.run(request, request.cases, context)
 
 
-def _audit(predictor: Predictor, case: Case, task: Task, progress: Progress) -> CaseOutcome:
-    found = predictor.audit_case(case, task=task, progress=progress)
+def _audit(predictor: Predictor, case: Case, progress: Progress) -> CaseOutcome:
+    found = predictor.audit_case(case, progress=progress)
     return CaseOutcome(
         volumes=found.scores,
         geometry=found.geometry,

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from ForgettableSegLib.jobs.classes import labels_of_model
 from ForgettableSegLib.jobs.exit_codes import EXIT_DONE, EXIT_SOME_CASES_FAILED
-from ForgettableSegLib.jobs.inputs import labelled_task, load_cases, load_predictor, rank_device
+from ForgettableSegLib.jobs.inputs import load_cases, load_predictor, rank_device
 from ForgettableSegLib.jobs.job import JobContext, JobResult
 from ForgettableSegLib.jobs.outputs import (
     CaseFolder,
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from ForgettableSegLib.cases.case import Case
     from ForgettableSegLib.cases.geometry import Geometry
-    from ForgettableSegLib.cases.task import Task
     from ForgettableSegLib.inference.predictor import Predictor
     from ForgettableSegLib.jobs.requests import AuditRequest, SegmentRequest
 
@@ -66,8 +66,7 @@ class CaseJob:
         verb: begins the sentence that tells how many cases are done.
         kinds: every kind of file that the job may put into the folder of a case.
         table_kind: kind of artifact that the summary is.
-        compute: asks the model about a case; is given the model's task with the values of the labels, and what to call
-            with phase, step and number of steps.
+        compute: asks the model about a case; is given what to call with phase, step and number of steps.
         reads_labels: whether the labels of the cases matter.
         headlines: lines before the sentence, of the rows that are done.
     """
@@ -76,7 +75,7 @@ class CaseJob:
     verb: str
     kinds: Sequence[str]
     table_kind: str
-    compute: Callable[[Predictor, Case, Task, Progress], CaseOutcome]
+    compute: Callable[[Predictor, Case, Progress], CaseOutcome]
     reads_labels: bool = False
     headlines: Callable[[Rows], list[str]] = lambda rows: []
 
@@ -99,16 +98,18 @@ class CaseJob:
             context.quiet = not group.is_main
             listed = load_cases(source)
             predictor = load_predictor(request.model, str(rank_device(request.device, group)))
-            task = labelled_task(predictor.model.task, listed.task) if self.reads_labels else predictor.model.task
+            task = predictor.model.task
             if listed.task is None:  # only the model knows how many channels a case has
                 listed = load_cases(source, task)
+            if self.reads_labels:
+                listed = labels_of_model(listed, task, context, whole=True)
             cases = listed.cases
             output = open_output(request.output, cases, context)
 
             def one(case: Case, tell: Callable[[float], None]) -> dict[str, Any]:
                 for finding in series_warnings(case):
                     context.warning(finding.message, case=case.case_id)
-                found = self.compute(predictor, case, task, _share_teller(tell))
+                found = self.compute(predictor, case, _share_teller(tell))
                 for note in found.notes:
                     context.warning(note, case=case.case_id)
                 tell(PHASES["review"][1])

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.jobs.classes import labels_of_model, shared_values
 from ForgettableSegLib.jobs.exit_codes import EXIT_DONE, EXIT_SOME_CASES_FAILED
-from ForgettableSegLib.jobs.inputs import labelled_task, load_cases, load_predictor, load_task, rank_device
+from ForgettableSegLib.jobs.inputs import load_cases, load_predictor, load_task, rank_device
 from ForgettableSegLib.jobs.job import JobContext, JobResult
 from ForgettableSegLib.jobs.outputs import failed_ids, for_each_case, gather, open_output
 from ForgettableSegLib.jobs.requests import EvaluateRequest
@@ -17,11 +19,29 @@ from ForgettableSegLib.jobs.requests import EvaluateRequest
 if TYPE_CHECKING:
     import numpy as np
 
-    from ForgettableSegLib.cases.case import Case
+    from ForgettableSegLib.cases.case import Case, CaseList
+    from ForgettableSegLib.cases.task import Task
     from ForgettableSegLib.evaluation.metrics import ClassResult
     from ForgettableSegLib.training.distributed import ProcessGroup
 
 LabelMap = tuple["np.ndarray", "Any"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """Where label maps come from (by name of the set), the cases with references, and the classes.
+
+    Args:
+        sources: give the label map of a case.
+        cases: with references.
+        classes: name and value of each class that is evaluated.
+        task: whose values the references hold once read, None where nobody knows.
+    """
+
+    sources: dict[str, Callable[[Case], LabelMap]]
+    cases: tuple[Case, ...]
+    classes: list[tuple[str, int]]
+    task: Task | None
 
 
 def run(request: EvaluateRequest, context: JobContext) -> JobResult:
@@ -37,19 +57,20 @@ def run(request: EvaluateRequest, context: JobContext) -> JobResult:
 
     with process_group() as group:
         context.quiet = not group.is_main
-        sources, cases, classes = _plan(request, group)
+        plan = _plan(request, group, context)
+        cases = plan.cases
         output = open_output(request.output, cases, context)
 
         def one(case: Case, tell: Callable[[float], None]) -> dict[str, Any]:
             return {
-                name: [result.to_dict() for result in _evaluate(case, predict(case), classes, request)]
-                for name, predict in sources.items()
+                name: [result.to_dict() for result in _evaluate(case, predict(case), plan, request)]
+                for name, predict in plan.sources.items()
             }
 
         rows = gather(for_each_case(context, cases, one, phase="evaluate", group=group), output, group)
     if not rows:
         return JobResult()
-    results = {name: _results(rows, name) for name in sources}
+    results = {name: _results(rows, name) for name in plan.sources}
     failed = failed_ids(rows)
     if not results["predictions"]:
         raise ForgettableSegError(
@@ -79,38 +100,44 @@ def mean_dice(results: list[ClassResult]) -> dict[str, float | None]:
     return {name: dice[name] for name in sorted(dice, key=lambda name: name != MEAN_OF_CLASSES)}
 
 
-def _plan(
-    request: EvaluateRequest, group: ProcessGroup
-) -> tuple[dict[str, Callable[[Case], LabelMap]], tuple[Case, ...], list[tuple[str, int]]]:
-    """Return where predictions come from (by name of the set), the cases with references, and the classes."""
-    from ForgettableSegLib.cases.files import check_label_values, label_path, read_label_map
-    from ForgettableSegLib.cases.labels import renumbered
+def _plan(request: EvaluateRequest, group: ProcessGroup, context: JobContext) -> _Plan:
+    from ForgettableSegLib.cases.files import read_label_map
 
     task = load_task(request.task)
     if request.model is not None:
-        predictor = load_predictor(request.model, str(rank_device(request.device, group)))
-        listed = load_cases(request.cases, task)
-        own = predictor.model.task
-        task = labelled_task(own, listed.task)
-        if listed.task is None:
-            listed = load_cases(request.cases, task)
-
-        def segment(case: Case) -> LabelMap:
-            reference, _ = read_label_map(label_path(case))
-            check_label_values(reference, task, label_path(case))
-            found = predictor.segment_case(case, heatmap=False)
-            return renumbered(found.labels, own, task), found.geometry
-
-        return {"predictions": segment}, listed.cases, [(each.name, each.value) for each in task.classes]
-    cases, listed = _references(Path(request.references))
-    task = task or listed
+        return _plan_of_model(request, task, group, context)
+    cases = _references(Path(request.references))
+    if task is not None and cases.task is not None:
+        cases = labels_of_model(cases, task, context)
+    task = cases.task or task
     sources: dict[str, Callable[[Case], LabelMap]] = {}
     for name, folder in (("predictions", request.predictions), ("compare", request.compare)):
         if folder is not None:
             files = label_maps(Path(folder))
             sources[name] = lambda case, files=files, folder=folder: read_label_map(_found(case, files, folder))
-    classes = [(each.name, each.value) for each in task.classes] if task else _classes_present(cases)
-    return sources, cases, classes
+    classes = [(each.name, each.value) for each in task.classes] if task else _classes_present(cases.cases)
+    return _Plan(sources=sources, cases=cases.cases, classes=classes, task=task)
+
+
+def _plan_of_model(request: EvaluateRequest, task: Task | None, group: ProcessGroup, context: JobContext) -> _Plan:
+    from ForgettableSegLib.cases.files import read_label
+    from ForgettableSegLib.cases.labels import with_values
+
+    predictor = load_predictor(request.model, str(rank_device(request.device, group)))
+    own = predictor.model.task
+    listed = load_cases(request.cases, task)
+    if listed.task is None:  # only the model knows how many channels a case has
+        listed = load_cases(request.cases, own)
+    listed = labels_of_model(listed, own, context)
+    values = shared_values(own, listed.task)
+
+    def segment(case: Case) -> LabelMap:
+        read_label(case, own)  # a bad label is told before time is spent
+        found = predictor.segment_case(case, heatmap=False)
+        return with_values(found.labels, values), found.geometry
+
+    classes = [(each.name, each.value) for each in listed.task.classes]
+    return _Plan(sources={"predictions": segment}, cases=listed.cases, classes=classes, task=own)
 
 
 def label_maps(folder: Path) -> dict[str, Path]:
@@ -135,15 +162,15 @@ def label_maps(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _references(source: Path) -> tuple[tuple[Case, ...], Any]:
+def _references(source: Path) -> CaseList:
     """Cases with labels: of a case list, or one for each label map of a plain folder."""
-    from ForgettableSegLib.cases.case import Case
+    from ForgettableSegLib.cases.case import Case, CaseList
 
     is_plain = source.is_dir() and not any((source / name).exists() for name in ("dataset.json", "labelsTr", "labels"))
     if not is_plain:
         cases = load_cases(str(source))
-        return tuple(case for case in cases if case.label is not None), cases.task
-    return tuple(Case(name, name, (path,), path) for name, path in label_maps(source).items()), None
+        return replace(cases, cases=tuple(case for case in cases if case.label is not None))
+    return CaseList(tuple(Case(name, name, (path,), path) for name, path in label_maps(source).items()), None, source)
 
 
 def _found(case: Case, files: dict[str, Path], folder: str) -> Path:
@@ -167,19 +194,31 @@ def _classes_present(cases: tuple[Case, ...]) -> list[tuple[str, int]]:
     return [(f"label {value}", value) for value in sorted(values - {0})]
 
 
-def _evaluate(
-    case: Case, predicted: LabelMap, classes: list[tuple[str, int]], request: EvaluateRequest
-) -> list[ClassResult]:
-    from ForgettableSegLib.cases.files import check_same_grid, label_path, read_label_map
+def _evaluate(case: Case, predicted: LabelMap, plan: _Plan, request: EvaluateRequest) -> list[ClassResult]:
+    from ForgettableSegLib.cases.files import read_label
     from ForgettableSegLib.evaluation.metrics import evaluate_case
 
     prediction, geometry = predicted
-    reference, own = read_label_map(label_path(case))
-    check_same_grid(case.label, own, case.images[0], geometry)
-    spacing = geometry.spacing[::-1]
+    reference = read_label(case, geometry=geometry)
+    _refuse_foreign(case, reference, plan)
     return evaluate_case(
-        prediction, reference, spacing=spacing, classes=classes, convention=request.convention, case=case.case_id
+        prediction,
+        reference,
+        spacing=geometry.spacing[::-1],
+        classes=plan.classes,
+        convention=request.convention,
+        case=case.case_id,
     )
+
+
+def _refuse_foreign(case: Case, reference: np.ndarray, plan: _Plan) -> None:
+    """Refuse a reference that holds structures, but none of the task: every measure would be zero without a word."""
+    from ForgettableSegLib.cases.files import check_label_values
+    from ForgettableSegLib.cases.labels import values_present
+
+    present = set(values_present(reference)) - {0}
+    if plan.task is not None and present and not present & set(plan.task.label_values):
+        check_label_values(reference, plan.task, case.label)
 
 
 def _results(rows: list[dict[str, Any]], name: str) -> list[ClassResult]:

@@ -68,31 +68,6 @@ def require_task(task: Task | None, source: object) -> Task:
     return task
 
 
-def labelled_task(model: Task, labels: Task | None) -> Task:
-    """Return the model's task, its classes with the values that the labels of cases have.
-
-    Args:
-        model: the task of a model.
-        labels: what the labels of the cases hold, None if nobody says; then the model's values are taken.
-
-    Raises:
-        ForgettableSegError: TASK_INVALID if the classes are others, by name as well as by value.
-    """
-    from dataclasses import replace
-
-    if labels is None:
-        return model
-    values = {each.name: each.value for each in labels.classes}
-    if set(values) == {each.name for each in model.classes}:
-        return replace(model, classes=tuple(replace(each, value=values[each.name]) for each in model.classes))
-    if set(values.values()) == {each.value for each in model.classes}:
-        return model
-    names = [", ".join(each.name for each in task.classes) for task in (labels, model)]
-    message = f"The labels of the cases hold {names[0]}, but the model segments {names[1]}."
-    hint = "Give a task that names the model's classes and the values that they have in these labels."
-    raise ForgettableSegError(ErrorCode.TASK_INVALID, message, hint=hint)
-
-
 def load_cases(cases: str | tuple[Mapping[str, Any], ...], task: Task | None = None) -> CaseList:
     """Return the cases of a request; no image is looked at.
 

@@ -10,7 +10,6 @@ from ForgettableSegLib.jobs.requests import SegmentRequest
 
 if TYPE_CHECKING:
     from ForgettableSegLib.cases.case import Case
-    from ForgettableSegLib.cases.task import Task
     from ForgettableSegLib.inference.predictor import Predictor
 
 KINDS = ("segmentation", "confidence", "prototype_ratio", "probabilities", "review")
@@ -24,7 +23,7 @@ def run(request: SegmentRequest, context: JobContext) -> JobResult:
         Cancelled: what is complete stays.
     """
 
-    def compute(predictor: Predictor, case: Case, _task: Task, progress: Progress) -> CaseOutcome:
+    def compute(predictor: Predictor, case: Case, progress: Progress) -> CaseOutcome:
         return _segment(predictor, case, request, progress)
 
     job = CaseJob(phase="segment", verb="Segmented", kinds=KINDS, table_kind="volumes", compute=compute)

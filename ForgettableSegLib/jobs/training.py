@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.jobs.classes import classes_to_train, shared_values
+from ForgettableSegLib.jobs.comparison import before_and_after, comparison_lines
 from ForgettableSegLib.jobs.evaluate import mean_dice
 from ForgettableSegLib.jobs.inputs import forget_predictors, load_cases, load_task, rank_device, require_task
 from ForgettableSegLib.jobs.job import JobContext, JobResult
@@ -55,8 +57,8 @@ def train(request: TrainRequest, context: JobContext) -> JobResult:
     task = load_task(request.task)
     cases = load_cases(request.cases, task)
     if start is not None:
-        task = cases.task or start.task
-    task = require_task(task or cases.task, cases.source if isinstance(request.cases, str) else "The request")
+        cases = classes_to_train(cases, start.task, context, is_given=request.task is not None)
+    task = require_task(cases.task or task, cases.source if isinstance(request.cases, str) else "The request")
     _refuse_telling_name(name, cases.cases)
     refuse_used(folder)
     forget_predictors()
@@ -157,8 +159,8 @@ def _judge_before(
 ) -> None:
     from ForgettableSegLib.inference.predictor import Predictor
 
-    if [each.name for each in start.task.classes] != [each.name for each in task.classes] or not cases:
-        return  # it cannot segment these classes
+    if not shared_values(start.task, task) or not cases:
+        return  # it can segment none of these classes
     results = judge(Predictor(start, device), task, cases, "evaluate the model before", context, tell_failures=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -175,17 +177,18 @@ def judge(
 
     Args:
         predictor: of the model to judge.
-        task: what the labels hold.
+        task: what the labels hold; the classes that the model does not segment are left out.
         cases: with labels.
         phase: word for what is done.
         context: is told how far it has come.
         tell_failures: whether it is told of cases that cannot be used, too.
     """
     from ForgettableSegLib.cases.files import read_label
-    from ForgettableSegLib.cases.labels import renumbered
+    from ForgettableSegLib.cases.labels import with_values
     from ForgettableSegLib.evaluation.metrics import evaluate_case
 
-    classes = [(each.name, each.value) for each in task.classes]
+    values = shared_values(predictor.model.task, task)
+    classes = [(each.name, each.value) for each in task.classes if each.value in values.values()]
     results: list[ClassResult] = []
     for index, case in enumerate(cases):
         context.check_cancelled()
@@ -197,7 +200,7 @@ def judge(
             if tell_failures:
                 context.case_failed(case.case_id, error)
             continue
-        labels = renumbered(found.labels, predictor.model.task, task)
+        labels = with_values(found.labels, values)
         results += evaluate_case(
             labels, reference, spacing=found.geometry.spacing[::-1], classes=classes, case=case.case_id
         )
@@ -219,6 +222,7 @@ def finish(outcome: TrainingOutcome, device: torch.device, group: ProcessGroup, 
     package = model_package(outcome, device=device, calibration=calibration)
     cases, is_held_out = _kept_out(config.cases, config.split)
     measures: dict[str, Any] = {}
+    results: list[ClassResult] = []
     if cases:
         results = judge(
             Predictor(package, device), config.task, cases, "evaluate the model", context, tell_failures=True
@@ -228,7 +232,7 @@ def finish(outcome: TrainingOutcome, device: torch.device, group: ProcessGroup, 
             package = model_package(outcome, device=device, calibration=calibration, held_out=measures)
     target = package.write(outcome.folder / "model", replace=True, private=_private_words(config))
     context.artifact("model", target)
-    held_out = _comparison(outcome, measures.get("dice", {}), context)
+    held_out = _comparison(outcome, results, context)
     group.wait()
     if not is_held_out and measures:
         context.warning(
@@ -289,25 +293,21 @@ def _card_measures(results: list[ClassResult], count: int) -> dict[str, Any]:
     return measures
 
 
-def _comparison(outcome: TrainingOutcome, after: dict[str, Any], context: JobContext) -> dict[str, Any]:
+def _comparison(outcome: TrainingOutcome, results: list[ClassResult], context: JobContext) -> dict[str, Any]:
     """Dice before and after, told as an event; a class that got worse is warned of."""
     path = outcome.folder / BEFORE_FILE
     before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    held_out = {"before": before, "after": after}
-    if after:
-        context.metric("held_out", outcome.iterations, held_out)
-    for name, value in after.items():
-        earlier = before.get(name)
+    held_out = before_and_after(before, results)
+    if results:
+        context.metric("held_out", outcome.iterations, {part: held_out[part] for part in ("before", "after")})
+    for name, value in held_out["after"].items():
+        earlier = held_out["before"].get(name)
         if earlier is not None and value is not None and value < earlier - 0.01:
             context.warning(f"Dice of {name} fell from {earlier:.3f} to {value:.3f} on the cases kept out.")
     return held_out
 
 
 def _as_text(result: dict[str, Any]) -> str:
-    lines = []
-    for name, after in result["held_out"]["after"].items():
-        before = result["held_out"]["before"].get(name)
-        earlier = "" if before is None else f"{before:.3f} before, "
-        lines.append(f"Dice of {name}: {earlier}{'not defined' if after is None else f'{after:.3f}'}")
+    lines = comparison_lines(result["held_out"])
     lines.append(f"Trained {result['iterations']} iterations; the model is in {result['model']}.")
     return "\n".join(lines)

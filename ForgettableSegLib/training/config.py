@@ -71,6 +71,7 @@ class RunConfig:
                     "group": case.group,
                     "images": [str(path) for path in case.images],
                     "label": str(case.label) if case.label else None,
+                    **({"label_values": [list(pair) for pair in case.label_values]} if case.label_values else {}),
                 }
                 for case in self.cases
             ],
@@ -105,6 +106,7 @@ class RunConfig:
                         entry["group"],
                         tuple(Path(path) for path in entry["images"]),
                         Path(entry["label"]) if entry["label"] else None,
+                        tuple((found, value) for found, value in entry.get("label_values", ())),
                     )
                     for entry in content["cases"]
                 ),

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import SimpleITK as sitk
 from synthetic import TASK, write_cases
 
 from ForgettableSegLib.cases.case import CaseList
@@ -37,6 +39,23 @@ def inline(cases: CaseList) -> list[dict[str, Any]]:
 def make_cases(folder: Path, number: int = 6, *, shape: tuple[int, int, int] = (6, 24, 20)) -> list[dict[str, Any]]:
     """Cases on disk, as a request holds them."""
     return inline(write_cases(folder, number, shape=shape))
+
+
+def relabelled(cases: list[dict[str, Any]], values: dict[int, int]) -> list[dict[str, Any]]:
+    """The cases with label files of their own, in other values."""
+    changed = []
+    for case in cases:
+        image = sitk.ReadImage(case["label"])
+        array = sitk.GetArrayFromImage(image)
+        other = np.zeros(array.shape, np.uint8)
+        for old, new in values.items():
+            other[array == old] = new
+        written = sitk.GetImageFromArray(other)
+        written.CopyInformation(image)
+        path = Path(case["label"]).with_name(f"other_{case['id']}.nrrd")
+        sitk.WriteImage(written, str(path))
+        changed.append({**case, "label": str(path)})
+    return changed
 
 
 def training_arguments(folder: Path, run: Path, **settings: Any) -> dict[str, Any]:

@@ -4,32 +4,13 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 import SimpleITK as sitk
-from job_inputs import make_cases, run, training_arguments
+from job_inputs import make_cases, relabelled, run, training_arguments
 from synthetic import TASK
 
 pytestmark = pytest.mark.usefixtures("home")
-
-
-def relabelled(cases: list[dict[str, Any]], values: dict[int, int]) -> list[dict[str, Any]]:
-    """The cases with label files of their own, in other values."""
-    changed = []
-    for case in cases:
-        image = sitk.ReadImage(case["label"])
-        array = sitk.GetArrayFromImage(image)
-        other = np.zeros(array.shape, np.uint8)
-        for old, new in values.items():
-            other[array == old] = new
-        written = sitk.GetImageFromArray(other)
-        written.CopyInformation(image)
-        path = Path(case["label"]).with_name(f"other_{case['id']}.nrrd")
-        sitk.WriteImage(written, str(path))
-        changed.append({**case, "label": str(path)})
-    return changed
 
 
 def test_labels_in_other_values_are_judged_by_the_names_of_their_classes(trained, tmp_path: Path) -> None:
