@@ -51,6 +51,8 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/jobs/audit.py
   ForgettableSegLib/jobs/casewise.py
   ForgettableSegLib/jobs/check.py
+  ForgettableSegLib/jobs/classes.py
+  ForgettableSegLib/jobs/comparison.py
   ForgettableSegLib/jobs/demo.py
   ForgettableSegLib/jobs/demo_data.py
   ForgettableSegLib/jobs/evaluate.py
