@@ -25,9 +25,7 @@ from ForgettableSegLib.cases.findings import (
     unreadable,
 )
 from ForgettableSegLib.cases.geometry import Geometry
-from ForgettableSegLib.cases.labels import values_present, with_values
 from ForgettableSegLib.cases.nifti import check_complete, check_header, is_nifti
-from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.cases.text_headers import check_stated_spacing
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
@@ -77,7 +75,7 @@ def read_header(path: Path) -> Header:
     Raises:
         CaseError: if the file is missing or unreadable, or cannot be laid on a 3D grid.
     """
-    return _header_of(path, _reader(path))
+    return header_of(path, open_volume(path))
 
 
 def read_image(case: Case, *, channels: int | None = None) -> tuple[NDArray[np.float32], Geometry]:
@@ -93,8 +91,8 @@ def read_image(case: Case, *, channels: int | None = None) -> tuple[NDArray[np.f
     Raises:
         CaseError: if a file is missing or unreadable, there are more or fewer channels, or they lie on different grids.
     """
-    readers = [_reader(path) for path in case.images]
-    headers = [_header_of(path, reader) for path, reader in zip(case.images, readers, strict=True)]
+    readers = [open_volume(path) for path in case.images]
+    headers = [header_of(path, reader) for path, reader in zip(case.images, readers, strict=True)]
     _check_channels(case, headers, channels)
     geometry = headers[0].geometry
     image = np.empty((sum(header.channels for header in headers), *geometry.shape), dtype=np.float32)
@@ -104,95 +102,10 @@ def read_image(case: Case, *, channels: int | None = None) -> tuple[NDArray[np.f
         if isinstance(reader, sitk.ImageFileReader):
             # Converting while reading saves a second copy in the file's own type, which is often float64.
             reader.SetOutputPixelType(sitk.sitkVectorFloat32 if header.is_vector else sitk.sitkFloat32)
-        volume = _execute(path, reader)
-        image[start : start + header.channels] = _voxels(volume, header)
+        volume = execute(path, reader)
+        image[start : start + header.channels] = voxels_of(volume, header)
         start += header.channels
     return image, geometry
-
-
-def read_label_map(path: Path) -> tuple[NDArray[np.integer], Geometry]:
-    """Read a label map file.
-
-    Returns:
-        Label values `[z, y, x]` as on disk, in the smallest integer type that holds them, and the grid.
-
-    Raises:
-        CaseError: if the file is missing or unreadable, has layers or channels, or holds other than whole numbers.
-    """
-    reader = _reader(path)
-    header = _header_of(path, reader)
-    if header.channels > 1:
-        raise _layered(path, header)
-    volume = _execute(path, reader)
-    voxels = _voxels(volume, header)[0]
-    if voxels.dtype.kind == "f":
-        check_finite(voxels, path)
-    if voxels.dtype.kind == "f" and not all(np.array_equal(plane, np.rint(plane)) for plane in voxels):
-        raise CaseError(
-            FindingCode.LABEL_NOT_INTEGER,
-            path,
-            f"{path} holds values that are not whole numbers, so it is not a label map.",
-            hint="Choose the label map instead of the image or a probability map.",
-        )
-    return voxels.astype(_smallest_integer(voxels.min(), voxels.max())), header.geometry
-
-
-def read_label(case: Case, task: Task | None = None, *, geometry: Geometry | None = None) -> NDArray[np.integer]:
-    """Read the reference segmentation of a case.
-
-    Args:
-        case: a case with a label.
-        task: if given, values outside it are refused.
-        geometry: if given, the grid of the image, on which the label must lie.
-
-    Returns:
-        Label values `[z, y, x]` of the task, see `task_values`.
-
-    Raises:
-        CaseError: as `read_label_map`; also without a label, on another grid, or with values outside the task.
-    """
-    path = label_path(case)
-    values, own_geometry = read_label_map(path)
-    if geometry is not None:
-        check_same_grid(path, own_geometry, case.images[0], geometry)
-    return task_values(values, case, task)
-
-
-def task_values(values: NDArray[np.integer], case: Case, task: Task | None = None) -> NDArray[np.integer]:
-    """The values of a case's label map as values of the task.
-
-    Args:
-        values: as on disk.
-        case: says what they stand for.
-        task: if given, values outside it are refused.
-
-    Raises:
-        CaseError: `LABEL_VALUE_UNKNOWN`.
-    """
-    path = label_path(case)
-    if case.label_values:
-        pairs = dict(case.label_values)
-        _refuse_unknown(set(values_present(values)) - {0, *pairs}, path, "stand for no class")
-        values = with_values(values, pairs)
-    if task is not None:
-        check_label_values(values, task, path)
-    return values
-
-
-def label_path(case: Case) -> Path:
-    """The label file of a case.
-
-    Raises:
-        CaseError: `LABEL_MISSING`.
-    """
-    if case.label is None:
-        raise CaseError(
-            FindingCode.LABEL_MISSING,
-            case.images[0],
-            f"Case '{case.case_id}' ({case.images[0]}) has no label.",
-            hint="Add its label map, or leave the case out.",
-        )
-    return case.label
 
 
 def check_finite(volume: NDArray[np.floating], path: Path) -> None:
@@ -226,16 +139,6 @@ def check_same_grid(path: Path, geometry: Geometry, other_path: Path, other: Geo
         f"{path} does not lie on the grid of {other_path}: it has {difference}.",
         hint="Resample one onto the other first.",
     )
-
-
-def check_label_values(values: NDArray[np.integer], task: Task, path: Path) -> None:
-    """Refuse label values that the task does not know.
-
-    Raises:
-        CaseError: `LABEL_VALUE_UNKNOWN`.
-    """
-    unknown = set(values_present(values)) - set(task.label_values)
-    _refuse_unknown(unknown, path, f"task '{task.name}' does not know")
 
 
 def write_volume(path: Path, array: NDArray[np.generic], geometry: Geometry) -> None:
@@ -295,7 +198,7 @@ def is_out_of_space(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in _OUT_OF_SPACE
 
 
-def _reader(path: Path) -> sitk.ImageFileReader | sitk.Image:
+def open_volume(path: Path) -> sitk.ImageFileReader | sitk.Image:
     """A reader whose header was read, or the image of a DICOM series, which has no header of its own."""
     if not os.path.exists(path):
         raise CaseError(FindingCode.FILE_MISSING, path, f"{path} does not exist.", hint="Check the name, or the drive.")
@@ -314,7 +217,12 @@ def _reader(path: Path) -> sitk.ImageFileReader | sitk.Image:
     return reader
 
 
-def _execute(path: Path, reader: sitk.ImageFileReader | sitk.Image) -> sitk.Image:
+def execute(path: Path, reader: sitk.ImageFileReader | sitk.Image) -> sitk.Image:
+    """Read the voxels of an opened volume.
+
+    Raises:
+        CaseError: `FILE_UNREADABLE` or `FILE_TRUNCATED`.
+    """
     if isinstance(reader, sitk.Image):
         return reader
     if is_nifti(path):
@@ -325,7 +233,8 @@ def _execute(path: Path, reader: sitk.ImageFileReader | sitk.Image) -> sitk.Imag
         raise unreadable(path, error) from error
 
 
-def _header_of(path: Path, reader: sitk.ImageFileReader | sitk.Image) -> Header:
+def header_of(path: Path, reader: sitk.ImageFileReader | sitk.Image) -> Header:
+    """What an opened volume says of itself; a two-dimensional one is a volume of one slice."""
     size = reader.GetSize()
     dimension = reader.GetDimension()
     is_reader = isinstance(reader, sitk.ImageFileReader)
@@ -345,14 +254,7 @@ def _header_of(path: Path, reader: sitk.ImageFileReader | sitk.Image) -> Header:
     return Header(geometry, channels, dimension, components > 1, reader.GetPixelID())
 
 
-def _smallest_integer(low: float, high: float) -> type[np.integer]:
-    fitting = (
-        kind for kind in (np.uint8, np.uint16, np.int32) if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max
-    )
-    return next(fitting, np.int64)
-
-
-def _voxels(volume: sitk.Image, header: Header) -> NDArray[np.generic]:
+def voxels_of(volume: sitk.Image, header: Header) -> NDArray[np.generic]:
     """Voxels `[C, z, y, x]` as a view of the image's memory: the caller must hold the image while it uses them."""
     array = sitk.GetArrayViewFromImage(volume)
     if header.is_vector:
@@ -377,28 +279,6 @@ def _check_channels(case: Case, headers: list[Header], channels: int | None) -> 
         else f"Case '{case.case_id}' ({path}) has {found} image channels, but the task has only {channels}.",
         hint="Give one file for each channel of the task, or one file that holds them all.",
     )
-
-
-def _layered(path: Path, header: Header) -> CaseError:
-    if suffix_of(path) == SEGMENTATION_SUFFIX:
-        return CaseError(
-            FindingCode.LABEL_LAYERS,
-            path,
-            f"{path} holds segments that overlap, in {header.channels} layers.",
-            hint="In Slicer, export the segmentation as a label map, in which every voxel belongs to one segment.",
-        )
-    return four_dimensional(path, header.channels) if header.dimension == 4 else colour_image(path)
-
-
-def _refuse_unknown(unknown: set[int], path: Path, why: str) -> None:
-    if unknown:
-        listed = ", ".join(str(value) for value in sorted(unknown)[:5]) + (" and more" if len(unknown) > 5 else "")
-        raise CaseError(
-            FindingCode.LABEL_VALUE_UNKNOWN,
-            path,
-            f"{path} holds label values that {why}: {listed}.",
-            hint="Correct the label map, or add a class with that value to the task.",
-        )
 
 
 def _unwritten(path: Path, error: Exception, size: int) -> ForgettableSegError:

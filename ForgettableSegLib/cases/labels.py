@@ -26,7 +26,7 @@ def to_class_indices(values: NDArray[np.integer], task: Task) -> NDArray[np.uint
     """Class index (0 background, then in task order) of each label value.
 
     Args:
-        values: label values of the task, any shape; `files.check_label_values` refuses others.
+        values: label values of the task, any shape; `label_files.check_label_values` refuses others.
         task: gives the value of each class.
     """
     table = np.zeros(max(task.label_values) + 1, dtype=np.uint8)

@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ForgettableSegLib.cases.case import Case
-from ForgettableSegLib.cases.files import check_finite, read_header, read_image, read_label
+from ForgettableSegLib.cases.files import check_finite, read_header, read_image
 from ForgettableSegLib.cases.geometry import Geometry
 from ForgettableSegLib.cases.grid import PreparedGrid
 from ForgettableSegLib.cases.intensity import ForegroundStatistics, Scaling, clip_ct, ct_scaling, image_scaling
+from ForgettableSegLib.cases.label_files import read_label
 from ForgettableSegLib.cases.labels import to_class_indices
 from ForgettableSegLib.cases.recipe import Preprocessing
 from ForgettableSegLib.cases.task import Task

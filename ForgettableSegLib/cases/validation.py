@@ -9,16 +9,10 @@ from contextlib import contextmanager, suppress
 from ForgettableSegLib.cases.case import Case
 from ForgettableSegLib.cases.content import file_key
 from ForgettableSegLib.cases.dicom import read_series
-from ForgettableSegLib.cases.files import (
-    check_finite,
-    check_same_grid,
-    label_path,
-    read_image,
-    read_label_map,
-    task_values,
-)
+from ForgettableSegLib.cases.files import check_finite, check_same_grid, read_image
 from ForgettableSegLib.cases.findings import CaseError, Finding, FindingCode
 from ForgettableSegLib.cases.geometry import Geometry
+from ForgettableSegLib.cases.label_files import label_path, read_label_map, task_values
 from ForgettableSegLib.cases.labels import values_present
 from ForgettableSegLib.cases.task import Task
 

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from ForgettableSegLib.cases.case import Case
-from ForgettableSegLib.cases.files import read_image, read_label
+from ForgettableSegLib.cases.files import read_image
 from ForgettableSegLib.cases.geometry import Geometry
+from ForgettableSegLib.cases.label_files import read_label
 from ForgettableSegLib.cases.labels import to_class_indices, to_label_values
 from ForgettableSegLib.cases.preprocessing import Prepared, prepare, restore_scalar
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError

@@ -101,7 +101,7 @@ def mean_dice(results: list[ClassResult]) -> dict[str, float | None]:
 
 
 def _plan(request: EvaluateRequest, group: ProcessGroup, context: JobContext) -> _Plan:
-    from ForgettableSegLib.cases.files import read_label_map
+    from ForgettableSegLib.cases.label_files import read_label_map
 
     task = load_task(request.task)
     if request.model is not None:
@@ -120,7 +120,7 @@ def _plan(request: EvaluateRequest, group: ProcessGroup, context: JobContext) ->
 
 
 def _plan_of_model(request: EvaluateRequest, task: Task | None, group: ProcessGroup, context: JobContext) -> _Plan:
-    from ForgettableSegLib.cases.files import read_label
+    from ForgettableSegLib.cases.label_files import read_label
     from ForgettableSegLib.cases.labels import with_values
 
     predictor = load_predictor(request.model, str(rank_device(request.device, group)))
@@ -182,7 +182,7 @@ def _found(case: Case, files: dict[str, Path], folder: str) -> Path:
 
 def _classes_present(cases: tuple[Case, ...]) -> list[tuple[str, int]]:
     """Without a task, the classes are the values that the references hold."""
-    from ForgettableSegLib.cases.files import read_label_map
+    from ForgettableSegLib.cases.label_files import read_label_map
     from ForgettableSegLib.cases.labels import values_present
 
     values: set[int] = set()
@@ -195,7 +195,7 @@ def _classes_present(cases: tuple[Case, ...]) -> list[tuple[str, int]]:
 
 
 def _evaluate(case: Case, predicted: LabelMap, plan: _Plan, request: EvaluateRequest) -> list[ClassResult]:
-    from ForgettableSegLib.cases.files import read_label
+    from ForgettableSegLib.cases.label_files import read_label
     from ForgettableSegLib.evaluation.metrics import evaluate_case
 
     prediction, geometry = predicted
@@ -213,7 +213,7 @@ def _evaluate(case: Case, predicted: LabelMap, plan: _Plan, request: EvaluateReq
 
 def _refuse_foreign(case: Case, reference: np.ndarray, plan: _Plan) -> None:
     """Refuse a reference that holds structures, but none of the task: every measure would be zero without a word."""
-    from ForgettableSegLib.cases.files import check_label_values
+    from ForgettableSegLib.cases.label_files import check_label_values
     from ForgettableSegLib.cases.labels import values_present
 
     present = set(values_present(reference)) - {0}

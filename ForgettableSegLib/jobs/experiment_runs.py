@@ -214,7 +214,8 @@ class Study:
 
     def _corrupted(self, case: Case, how: str, seed: int) -> Path:
         """The corrupted label of a case, written once."""
-        from ForgettableSegLib.cases.files import label_path, read_label_map, write_volume
+        from ForgettableSegLib.cases.files import write_volume
+        from ForgettableSegLib.cases.label_files import label_path, read_label_map
         from ForgettableSegLib.experiments.regimes import corrupted
 
         path = self.output / "corrupted_labels" / f"{case.case_id}_{how}_{seed}.nii.gz"

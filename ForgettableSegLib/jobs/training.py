@@ -183,7 +183,7 @@ def judge(
         context: is told how far it has come.
         tell_failures: whether it is told of cases that cannot be used, too.
     """
-    from ForgettableSegLib.cases.files import read_label
+    from ForgettableSegLib.cases.label_files import read_label
     from ForgettableSegLib.cases.labels import with_values
     from ForgettableSegLib.evaluation.metrics import evaluate_case
 

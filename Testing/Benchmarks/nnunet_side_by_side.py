@@ -36,7 +36,8 @@ from common import machine, markdown
 
 from ForgettableSegLib.cases.case import Case, CaseList
 from ForgettableSegLib.cases.case_list import read_case_list
-from ForgettableSegLib.cases.files import label_path, read_image, read_label_map, write_volume
+from ForgettableSegLib.cases.files import read_image, write_volume
+from ForgettableSegLib.cases.label_files import label_path, read_label_map
 from ForgettableSegLib.cases.labels import to_class_indices
 from ForgettableSegLib.cases.split import Split, split_cases
 from ForgettableSegLib.cases.task import Task

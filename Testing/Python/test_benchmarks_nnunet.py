@@ -13,7 +13,7 @@ import pytest
 from synthetic import TASK, write_cases
 
 from ForgettableSegLib.cases.case_list import read_case_list
-from ForgettableSegLib.cases.files import read_label_map
+from ForgettableSegLib.cases.label_files import read_label_map
 from ForgettableSegLib.cases.split import split_cases
 from ForgettableSegLib.cases.task import Task
 

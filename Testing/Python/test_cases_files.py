@@ -13,18 +13,11 @@ import SimpleITK as sitk
 from case_volumes import TASK, blocks, grid, noise, rotation, save
 
 from ForgettableSegLib.cases.case import Case
-from ForgettableSegLib.cases.files import (
-    read_header,
-    read_image,
-    read_label,
-    read_label_map,
-    stem_of,
-    suffix_of,
-    write_volume,
-)
+from ForgettableSegLib.cases.files import read_header, read_image, stem_of, suffix_of, write_volume
 from ForgettableSegLib.cases.findings import CaseError, FindingCode
 from ForgettableSegLib.cases.geometry import Geometry
 from ForgettableSegLib.cases.grid import PreparedGrid
+from ForgettableSegLib.cases.label_files import read_label, read_label_map
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
 SHAPE = (5, 6, 7)

@@ -11,7 +11,8 @@ from case_volumes import TASK, blocks, noise, save
 
 from ForgettableSegLib.cases.case import Case
 from ForgettableSegLib.cases.case_list import cases_from_dicts, read_case_list, read_folder_pair
-from ForgettableSegLib.cases.files import read_image, read_label
+from ForgettableSegLib.cases.files import read_image
+from ForgettableSegLib.cases.label_files import read_label
 from ForgettableSegLib.cases.task import SegmentClass, Task
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 

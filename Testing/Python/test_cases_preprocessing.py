@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from ForgettableSegLib.cases.case import Case
 from ForgettableSegLib.cases.case_list import read_case_list
-from ForgettableSegLib.cases.files import read_image, read_label
+from ForgettableSegLib.cases.files import read_image
 from ForgettableSegLib.cases.intensity import ForegroundStatistics, image_scaling
+from ForgettableSegLib.cases.label_files import read_label
 from ForgettableSegLib.cases.labels import IGNORE_LABEL, to_class_indices, to_label_values, values_present
 from ForgettableSegLib.cases.preprocessing import (
     Preprocessing,

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ForgettableSegLib.cases.case import Case
-from ForgettableSegLib.cases.files import read_image, read_label_map, write_volume
+from ForgettableSegLib.cases.files import read_image, write_volume
 from ForgettableSegLib.cases.geometry import Geometry
+from ForgettableSegLib.cases.label_files import read_label_map
 from ForgettableSegLib.cases.preprocessing import Preprocessing
 from ForgettableSegLib.cases.task import SegmentClass, Task
 from ForgettableSegLib.errors import Cancelled, ErrorCode, ForgettableSegError

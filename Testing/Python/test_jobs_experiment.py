@@ -13,7 +13,7 @@ from filelock import FileLock
 from job_inputs import kinds, make_cases, run
 from synthetic import TASK
 
-from ForgettableSegLib.cases.files import read_label_map
+from ForgettableSegLib.cases.label_files import read_label_map
 from ForgettableSegLib.cli import main
 from ForgettableSegLib.experiments.plans import ExperimentPlan, Regime, Variant, load_plan, ready_plans
 from ForgettableSegLib.jobs.experiment import _rank_as_shard, _share
