@@ -14,6 +14,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/cases/geometry.py
   ForgettableSegLib/cases/grid.py
   ForgettableSegLib/cases/intensity.py
+  ForgettableSegLib/cases/label_files.py
   ForgettableSegLib/cases/labels.py
   ForgettableSegLib/cases/matching.py
   ForgettableSegLib/cases/nifti.py
