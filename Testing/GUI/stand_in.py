@@ -14,6 +14,7 @@ import parameter_node
 import pythonqt
 import slicer
 import slicer.util
+import slicer_names
 import standin_widgets
 from ForgettableSegMRML.headless import HeadlessSession
 from PySide6.QtUiTools import QUiLoader
@@ -97,6 +98,7 @@ class _Test:
 
 def install() -> Application:
     """Make `qt`, `ctk` and the missing parts of `slicer` importable; returns the application that they talk to."""
+    slicer_names.look_like_the_application()
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
     qtApplication = QApplication.instance() or QApplication([])
     qtApplication.setStyle("Fusion")

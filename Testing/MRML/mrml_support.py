@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import slicer_names
 
 slicer = pytest.importorskip("slicer", reason="needs the slicer-core wheel")
 sitk = pytest.importorskip("SimpleITK")
+slicer_names.look_like_the_application()
 
 # A rotation by 20 degrees about z, then 10 about x, with the first axis turned round: oblique and left-handed.
 OBLIQUE = (-0.93969262, -0.33682409, 0.05939117, -0.34202014, 0.92541658, -0.16317591, 0.0, -0.17364818, -0.98480775)
