@@ -123,9 +123,10 @@ class ForgettableSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.initializeParameterNode()
 
     def onSceneEndImport(self, _caller: Any, _event: Any) -> None:
-        """A scene was loaded: its state is shown."""
+        """A scene was loaded: its state is shown, as soon as the node selectors have seen the nodes that it brought."""
         if self.parent.isEntered:
             self.initializeParameterNode()
+        qt.QTimer.singleShot(0, self.view.showScene)
 
     def initializeParameterNode(self) -> None:
         """Show the state that the scene holds."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
+import qt
 import slicer
 import vtk
 
@@ -18,6 +20,8 @@ from .review.panel import ReviewPanel
 from .segment.panel import SegmentPanel
 from .session import Session
 from .setup.panel import SetupPanel
+
+_PATIENCE_MS = 150
 
 PANELS: dict[str, type[Panel]] = {
     "segment": SegmentPanel,
@@ -57,6 +61,10 @@ class ModuleView:
         self._observed: Any = None
         self._tag: int | None = None
         self._refreshing = False
+        self._timer = qt.QTimer()
+        self._timer.setSingleShot(True)
+        self._timer.setInterval(_PATIENCE_MS)
+        self._timer.connect("timeout()", self.refreshAll)
 
     @property
     def panels(self) -> dict[str, Panel]:
@@ -67,8 +75,9 @@ class ModuleView:
         """Show the state of another scene, or of none while a scene is closed."""
         previous = self.context.parameterNode
         if None not in (previous, parameterNode) and previous.parameterNode is parameterNode.parameterNode:
-            self.refresh()  # the same state, wrapped once more: the widgets are connected to it already
+            self.refreshAll()  # the same state, wrapped once more: the widgets are connected to it already
             return
+        self._timer.stop()
         if previous is not None and self._tag is not None:
             previous.RemoveObserver(self._tag)
             self._tag = None
@@ -77,17 +86,26 @@ class ModuleView:
             panel.setParameterNode(parameterNode, previous)
         if parameterNode is not None:
             self._tag = parameterNode.AddObserver(vtk.vtkCommand.ModifiedEvent, self._onModified)
-            self.refresh()
+            self.refreshAll()
 
-    def refresh(self) -> None:
-        """Let the open panels show what holds now."""
+    def showScene(self) -> None:
+        """Show the state that a scene has brought with it."""
+        if self.context.parameterNode is not None:
+            for panel in self.panels.values():
+                panel.showNodes()
+            self.refreshAll()
+
+    def refreshAll(self) -> None:
+        """Let all panels show what holds now, so that a closed section is right before it is seen."""
+        self._refresh(self.panels)
+
+    def _refresh(self, names: Iterable[str]) -> None:
         if self._refreshing:  # a panel that sets a parameter while it is refreshed
             return
         self._refreshing = True
         try:
-            for name, panel in self.panels.items():
-                if not self.sections[name].collapsed:
-                    panel.refresh()
+            for name in names:
+                self.panels[name].refresh()
         finally:
             self._refreshing = False
 
@@ -146,4 +164,5 @@ class ModuleView:
         return collapsed
 
     def _onModified(self, _caller: Any, _event: Any) -> None:
-        self.refresh()
+        self._refresh(name for name in PANELS if not self.sections[name].collapsed)
+        self._timer.start()  # the closed ones follow when nothing has changed for a moment

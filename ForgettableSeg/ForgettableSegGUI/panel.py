@@ -59,11 +59,18 @@ class Panel:
         return self.context.parameterNode
 
     def setParameterNode(self, parameterNode: Any, previous: Any) -> None:
-        """Connect the widgets to another parameter node, or to none."""
+        """Connect the widgets to another parameter node, or to none: then nothing can be pressed."""
         if previous is not None and self._guiTag is not None:
             previous.disconnectGui(self._guiTag)
         # `connectGui` does not return its tag in every version, and without it nothing could be disconnected.
         self._guiTag = None if parameterNode is None else parameterNode.connectParametersToGui(self._widgets())
+        self.widget.setEnabled(parameterNode is not None)
+
+    def showNodes(self) -> None:
+        """Let the node selectors show what the parameter node holds; they miss the nodes of a scene that is loaded."""
+        for name, widget in self._widgets().items():
+            if widget.inherits("qMRMLNodeComboBox"):
+                widget.setCurrentNode(self.parameterNode.getValue(name))
 
     def _widgets(self) -> dict[str, Any]:
         """The widgets that show a parameter, by its name."""

@@ -119,8 +119,8 @@ class Session:
 
         self.worker.submit(job, arguments, heard)
 
-    def refreshModels(self) -> None:
-        """Ask the library which models there are."""
+    def refreshModels(self, then: Callable[[], None] = lambda: None) -> None:
+        """Ask the library which models there are; `then` is called when they are known, before anybody shows them."""
 
         def answered(event: Event) -> None:
             if event["event"] == "done":
@@ -130,6 +130,7 @@ class Session:
                 broken = (entry for entry, card in zip(entries, cards, strict=True) if card is None)
                 self.brokenModels = [brokenFromDict(entry) for entry in broken]
                 self.modelsKnown = True
+                then()
             elif event["event"] == "failed":
                 self.logged.emit(_("The models could not be listed: {text}").format(text=event["text"]))
             self.modelsChanged.emit()

@@ -127,6 +127,8 @@ class qMRMLNodeComboBox(QComboBox):
         return found
 
     def _fill(self) -> None:
+        if self._scene is not None and self._scene.IsBatchProcessing():
+            return  # the real one takes no node in before the end of an import
         before = self.currentData()
         self.blockSignals(True)
         self.clear()
@@ -137,7 +139,7 @@ class qMRMLNodeComboBox(QComboBox):
         index = next((i for i in range(self.count()) if self.itemData(i) == before), 0 if self.count() else -1)
         self.setCurrentIndex(index)
         self.blockSignals(False)
-        if self.currentData() != before:
+        if (self.currentData() or "") != (before or ""):
             self.currentNodeChanged.emit()
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from worker_answers import MODEL
 
 
 @pytest.fixture
@@ -230,8 +231,15 @@ def test_the_result_is_compared_and_used(module: Any, panel: Any) -> None:
     click(ui.useButton)
     assert module.worker.asked[-1][1] == {"action": "install", "path": "run/model"}
     module.worker.answer("models", event="done", exit_code=0, result={"model": {"name": "tiny-tuned"}})
-    assert module.parameters.modelName == "tiny-tuned"
     assert module.worker.asked[-1][1] == {"action": "list"}
+    module.session.jobChanged.emit()  # whatever is shown anew before the new model is listed
+    module.worker.answer(
+        "models", event="done", exit_code=0, result={"models": [MODEL, {**MODEL, "name": "tiny-tuned"}]}
+    )
+    assert module.parameters.modelName == "tiny-tuned"
+    assert "installed and selected" in ui.resultLabel.text
+    closed = module.view.panels["segment"]
+    assert closed.chosen(closed.ui.modelComboBox) == "tiny-tuned"
 
 
 def test_a_result_is_discarded_after_a_question(module: Any, panel: Any, application: Any) -> None:

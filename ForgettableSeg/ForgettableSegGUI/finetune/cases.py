@@ -43,6 +43,7 @@ class CasesTab:
     def __init__(self, ui: Any, choices: Choices, changed: Callable[[], None]) -> None:
         self.ui, self._choices, self._changed = ui, choices, changed
         self._combos: list[qt.QComboBox] = []
+        self._shownCases: Any = None
         self._shownMapping: Any = None
         fitColumns(ui.casesTable, stretched=2)
         fitColumns(ui.mappingTable, stretched=1)
@@ -73,7 +74,6 @@ class CasesTab:
         parameters = self._choices.parameterNode
         if parameters is not None:
             parameters.trainingCases = casesToJson(cases)
-            self.show()
             self._changed()
 
     @property
@@ -113,10 +113,12 @@ class CasesTab:
     def show(self) -> None:
         """Show the cases and the table of segments."""
         cases = self.cases
-        fillTable(self.ui.casesTable, caseRows(cases), checks=[case.included for case in cases])
-        for row, case in enumerate(cases):
-            item = self.ui.casesTable.item(row, 2)
-            item.setToolTip("\n".join(case.problems) or item.text())
+        if cases != self._shownCases:
+            self._shownCases = cases
+            fillTable(self.ui.casesTable, caseRows(cases), checks=[case.included for case in cases])
+            for row, case in enumerate(cases):
+                item = self.ui.casesTable.item(row, 2)
+                item.setToolTip("\n".join(case.problems) or item.text())
         self.onSelection()
         self.onPairChosen()
         self.showMapping()

@@ -60,8 +60,6 @@ class FineTunePanel(Panel):
         """Show the cases of another scene."""
         super().setParameterNode(parameterNode, previous)
         self._named = ""
-        if parameterNode is not None:
-            self.casesTab.show()
 
     def forgetScene(self) -> None:
         """The scene is being closed: the training goes on, its plots and pictures are gone."""
@@ -71,7 +69,6 @@ class FineTunePanel(Panel):
         """Look for runs that are open and suggest a name."""
         self.run.findOpen()
         self.refresh()
-        self.casesTab.show()
 
     def refresh(self) -> None:
         """Show the models, the settings and whether the training can start."""
@@ -90,7 +87,7 @@ class FineTunePanel(Panel):
         self._proposeClasses(scratch)
         self._showClasses()
         self._showChannels()
-        self.casesTab.showMapping()
+        self.casesTab.show()
         taken = parameters.newModelName == self._suggestion and self._suggestion in dict(models)
         if self.session.modelsKnown and (taken or self._named != parameters.startModel):
             self._suggestName(parameters, dict(models))
@@ -132,7 +129,6 @@ class FineTunePanel(Panel):
             return
         self.parameterNode.startModel = self.chosen(self.ui.startModelComboBox)
         self.refresh()
-        self.casesTab.show()
 
     def onDeviceChosen(self, _index: int) -> None:
         """Another device was selected."""

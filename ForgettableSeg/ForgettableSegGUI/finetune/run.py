@@ -263,9 +263,12 @@ class TrainingRun:
             self._enableDecision(True)
             return
         name = str(event["result"]["model"]["name"])
+        settleRun(self._folder)
+        self.findOpen()
+        self._session.refreshModels(then=lambda: self._select(name))
+
+    def _select(self, name: str) -> None:
+        """Choose the new model for segmenting; before it is listed, Segment would take another in its place."""
         if self._choices.parameterNode is not None:
             self._choices.parameterNode.modelName = name
         self.ui.resultLabel.setText(_("The model {name} is installed and selected in Segment.").format(name=name))
-        settleRun(self._folder)
-        self.findOpen()
-        self._session.refreshModels()

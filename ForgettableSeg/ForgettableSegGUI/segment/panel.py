@@ -34,7 +34,6 @@ class SegmentPanel(JobPanel):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        self._result: SegmentationResult | None = None
         fitColumns(self.ui.promptsTable, stretched=1)
         self.ui.modelComboBox.connect("currentIndexChanged(int)", self.onModelChosen)
         self.ui.deviceComboBox.connect("currentIndexChanged(int)", self.onDeviceChosen)
@@ -53,9 +52,7 @@ class SegmentPanel(JobPanel):
     def forgetScene(self) -> None:
         """The scene is being closed, and the result with it."""
         super().forgetScene()
-        self._result = None
-        self.ui.resultFrame.setVisible(False)
-        self.ui.show3DButton.setSegmentationNode(None)
+        self._showResult(None)
 
     def refresh(self) -> None:
         """Show models, devices and volumes, and whether Apply can be pressed."""
@@ -67,6 +64,7 @@ class SegmentPanel(JobPanel):
         self.choose(self.ui.modelComboBox, models, self.parameterNode.modelName)
         self.choose(self.ui.deviceComboBox, self.session.devices(), self.parameterNode.device)
         self._showCard()
+        self._showResult(self.parameterNode.outputSegmentation)
         self._showState()
 
     def onEnter(self) -> None:
@@ -119,7 +117,6 @@ class SegmentPanel(JobPanel):
             question = _("Replace the segments of {name}? What was drawn or corrected in it will be lost.")
             if not application.ask(question.format(name=output.GetName())):
                 return
-        self.ui.resultFrame.setVisible(False)
         job = SegmentationJob(
             volumeNodes,
             model=card.name,
@@ -134,11 +131,11 @@ class SegmentPanel(JobPanel):
     def load(self, job: SegmentationJob, state: JobState) -> None:
         """Show the segmentation, if there is one."""
         if any(each["kind"] == "segmentation" for each in state.artifacts):
-            self._show(job.load(state.artifacts), state)
+            self._display(job.load(state.artifacts), state)
 
     def onShowVolumes(self, _checked: bool = False) -> None:
         """Show the table of volumes."""
-        table = None if self._result is None else self._result.tableNode
+        table = None if self.parameterNode is None else results.tableOf(self.parameterNode.outputSegmentation)
         if table is not None:
             application.showTable(table)
 
@@ -146,8 +143,7 @@ class SegmentPanel(JobPanel):
         """Go through the hardest slices."""
         self.context.openSection("review")
 
-    def _show(self, result: SegmentationResult, state: JobState) -> None:
-        self._result = result
+    def _display(self, result: SegmentationResult, state: JobState) -> None:
         node = result.segmentationNode
         state.message = resultSentence(node.GetName(), result.seconds, [])
         parameters = self.parameterNode
@@ -163,10 +159,14 @@ class SegmentPanel(JobPanel):
         elif parameters.heatmapVisible:
             setHeatmapThreshold(heatmap, parameters.heatmapThreshold)
             showHeatmap(heatmap, opacity=parameters.heatmapOpacity, legend=parameters.heatmapLegend)
-        self.ui.show3DButton.setSegmentationNode(node)
-        self.ui.resultFrame.setVisible(True)
-        self.ui.volumesButton.setEnabled(result.tableNode is not None)
-        self.ui.reviewButton.setEnabled(bool(result.heatmapNodes))
+
+    def _showResult(self, node: slicer.vtkMRMLSegmentationNode | None) -> None:
+        """Offer what can be done with a result, be it of this session or of the scene that was loaded."""
+        made = node is not None and self._job is None and bool(results.inputsOf(node))
+        self.ui.resultFrame.setVisible(made)
+        self.ui.show3DButton.setSegmentationNode(node if made else None)
+        self.ui.volumesButton.setEnabled(made and results.tableOf(node) is not None)
+        self.ui.reviewButton.setEnabled(made and bool(results.heatmapsOf(node)))
 
     def _channelNodes(self) -> list[slicer.vtkMRMLScalarVolumeNode | None]:
         return [self.parameterNode.getValue(f"inputVolume{channel}") for channel in range(1, MAX_CHANNELS + 1)]
