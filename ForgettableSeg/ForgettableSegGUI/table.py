@@ -35,14 +35,16 @@ def fillTable(
     table.blockSignals(False)
 
 
-def fitColumns(table: qt.QTableWidget, stretched: int) -> None:
-    """Let one column take the room that the others leave."""
+def fitColumns(table: qt.QTableWidget, *stretched: int) -> None:
+    """Let columns share the room that the others leave; a text that does not fit there goes on in a new line."""
     header = table.horizontalHeader()
     header.setStretchLastSection(False)
     header.setMinimumSectionSize(40)
     for column in range(table.columnCount):
-        mode = qt.QHeaderView.Stretch if column == stretched else qt.QHeaderView.ResizeToContents
+        mode = qt.QHeaderView.Stretch if column in stretched else qt.QHeaderView.ResizeToContents
         header.setSectionResizeMode(column, mode)
+    table.setWordWrap(True)
+    table.verticalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)
 
 
 def keyOfRow(table: qt.QTableWidget, row: int) -> int:

@@ -157,6 +157,7 @@ class qMRMLSegmentationShow3DButton(QPushButton):
 
 class ctkCollapsibleButton(QAbstractButton):
     contentsCollapsed = Signal(bool)
+    collapsedHeight = _value("_height", int, 10)
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -186,7 +187,7 @@ class ctkCollapsibleButton(QAbstractButton):
                     inner = self.layout().itemAt(index).layout()
                     for position in range(inner.count()):
                         inner.itemAt(position).widget().setVisible(not self._collapsed)
-        self.setMaximumHeight(HEADER_HEIGHT if self._collapsed else 16777215)
+        self.setMaximumHeight(HEADER_HEIGHT + self.collapsedHeight if self._collapsed else 16777215)
         self.updateGeometry()
 
     def childEvent(self, event: Any) -> None:
@@ -209,7 +210,7 @@ class ctkCollapsibleButton(QAbstractButton):
 
     def _size(self, which: str) -> QSize:
         if self._collapsed or self.layout() is None:
-            return QSize(self.fontMetrics().horizontalAdvance(self.text()) + 30, HEADER_HEIGHT)
+            return QSize(self.fontMetrics().horizontalAdvance(self.text()) + 30, HEADER_HEIGHT + self.collapsedHeight)
         inner = getattr(self.layout(), which)()
         return QSize(inner.width(), inner.height())
 

@@ -45,8 +45,8 @@ class CasesTab:
         self._combos: list[qt.QComboBox] = []
         self._shownCases: Any = None
         self._shownMapping: Any = None
-        fitColumns(ui.casesTable, stretched=2)
-        fitColumns(ui.mappingTable, stretched=1)
+        fitColumns(ui.casesTable, 0, 1, 2)
+        fitColumns(ui.mappingTable, 0, 1)
         ui.casesTable.connect("cellChanged(int,int)", self.onTicked)
         ui.casesTable.connect("itemSelectionChanged()", self.onSelection)
         ui.addSceneButton.connect("clicked(bool)", self.onAddPair)

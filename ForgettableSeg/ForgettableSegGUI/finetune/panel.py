@@ -36,7 +36,7 @@ class FineTunePanel(Panel):
         self.run = TrainingRun(*parts, changed=self.showState, showCase=self.showCase)
         self._named = ""  # the start model for which a name was suggested
         self._suggestion = ""
-        fitColumns(self.ui.taskTable, stretched=1)
+        fitColumns(self.ui.taskTable, 0, 1)
         self.ui.startModelComboBox.connect("currentIndexChanged(int)", self.onStartModelChosen)
         self.ui.deviceComboBox.connect("currentIndexChanged(int)", self.onDeviceChosen)
         self.ui.taskTable.connect("cellChanged(int,int)", self.onClassEdited)

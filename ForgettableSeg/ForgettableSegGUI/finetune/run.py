@@ -75,7 +75,7 @@ class TrainingRun:
         self._cases: list[dict[str, Any]] = []
         self._comparison = Comparison(())
         self._modelPath = ""
-        fitColumns(self.ui.resultTable, stretched=0)
+        fitColumns(self.ui.resultTable, 0)
         self.ui.plotsButton.connect("clicked(bool)", self.onShowPlots)
         self.ui.useButton.connect("clicked(bool)", self.onUse)
         self.ui.discardButton.connect("clicked(bool)", self.onDiscard)

@@ -25,7 +25,7 @@ class ModelsPanel(Panel):
         super().__init__(context)
         self._state: JobState | None = None
         self._message = ""
-        fitColumns(self.ui.modelsTable, stretched=1)
+        fitColumns(self.ui.modelsTable, 0, 1)
         self.ui.modelsTable.connect("itemSelectionChanged()", self.showState)
         self.ui.removeButton.connect("clicked(bool)", self.onRemove)
         self.ui.folderButton.connect("clicked(bool)", self.onOpenFolder)

@@ -45,11 +45,11 @@ class ReviewPanel(JobPanel):
         self._shownHeatmap: tuple[Any, ...] = ()
         self._place: HardSlice | None = None
         self._cases: list[slicer.vtkMRMLSegmentationNode] = []
-        fitColumns(self.ui.slicesTable, stretched=1)
+        fitColumns(self.ui.slicesTable, 1)
         self.ui.slicesTable.sortByColumn(2, qt.Qt.DescendingOrder)  # the hardest first, until the user sorts otherwise
         self.ui.casesTable.sortByColumn(1, qt.Qt.DescendingOrder)
-        fitColumns(self.ui.classesTable, stretched=0)
-        fitColumns(self.ui.casesTable, stretched=0)
+        fitColumns(self.ui.classesTable, 0)
+        fitColumns(self.ui.casesTable, 0)
         self.ui.channelComboBox.connect("currentIndexChanged(int)", self.onChannelChosen)
         self.ui.classComboBox.connect("currentIndexChanged(int)", self.onClassChosen)
         self.ui.slicesTable.connect("cellClicked(int,int)", self.onSliceClicked)

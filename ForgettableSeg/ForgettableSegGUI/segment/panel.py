@@ -34,7 +34,7 @@ class SegmentPanel(JobPanel):
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)
-        fitColumns(self.ui.promptsTable, stretched=1)
+        fitColumns(self.ui.promptsTable, 0, 1)
         self.ui.modelComboBox.connect("currentIndexChanged(int)", self.onModelChosen)
         self.ui.deviceComboBox.connect("currentIndexChanged(int)", self.onDeviceChosen)
         self.ui.applyButton.connect("clicked(bool)", self.onApply)

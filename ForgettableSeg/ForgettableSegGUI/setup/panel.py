@@ -24,7 +24,7 @@ class SetupPanel(Panel):
         self._state: JobState | None = None
         self._message = ""
         self._lines: list[str] = []
-        fitColumns(self.ui.packagesTable, stretched=0)
+        fitColumns(self.ui.packagesTable, 0)
         self.ui.installButton.connect("clicked(bool)", self.onInstall)
         self.ui.checkButton.connect("clicked(bool)", self.onCheck)
         self.ui.copyButton.connect("clicked(bool)", self.onCopy)
