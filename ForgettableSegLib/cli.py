@@ -230,6 +230,7 @@ def _validate(commands: Any) -> None:
     parser = _command(commands, "validate", "look for everything that would spoil a training on these cases")
     parser.add_argument("cases", help=_CASES_HELP)
     parser.add_argument("--task", help="JSON file with modality, channels and classes, if the case list has none")
+    parser.add_argument("--model", help="model that is to be fine-tuned on them, whose classes are then meant")
 
 
 def _models(commands: Any) -> None:

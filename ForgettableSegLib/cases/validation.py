@@ -9,48 +9,55 @@ from contextlib import contextmanager, suppress
 from ForgettableSegLib.cases.case import Case
 from ForgettableSegLib.cases.content import file_key
 from ForgettableSegLib.cases.dicom import read_series
+from ForgettableSegLib.cases.facts import CaseFacts, count_values
 from ForgettableSegLib.cases.files import check_finite, check_same_grid, read_image
 from ForgettableSegLib.cases.findings import CaseError, Finding, FindingCode
 from ForgettableSegLib.cases.geometry import Geometry
 from ForgettableSegLib.cases.label_files import label_path, read_label_map, task_values
-from ForgettableSegLib.cases.labels import values_present
 from ForgettableSegLib.cases.task import Task
+
+Progress = Callable[[int, int, str], None]
 
 
 def validate_cases(
-    cases: Iterable[Case],
-    task: Task,
-    *,
-    labels_required: bool = True,
-    progress: Callable[[int, int, str], None] | None = None,
+    cases: Iterable[Case], task: Task | None, *, labels_required: bool = True, progress: Progress | None = None
 ) -> list[Finding]:
-    """Read every case once and list what is wrong with it.
+    """Read every case once and list what is wrong with it: the findings of `examine_cases`."""
+    return examine_cases(cases, task, labels_required=labels_required, progress=progress)[0]
+
+
+def examine_cases(
+    cases: Iterable[Case], task: Task | None, *, labels_required: bool = True, progress: Progress | None = None
+) -> tuple[list[Finding], list[CaseFacts]]:
+    """Read every case once: what is wrong with it, and what it looks like.
 
     Args:
         cases: a case list, or cases.
-        task: what they are meant for.
+        task: what they are meant for; without one, any number of channels and any label values are right.
         labels_required: whether a case without a label is an error, as it is for training.
         progress: called before each case with the number of cases done, the number of cases and the case's id; and at
             the end. It may raise, for example `Cancelled`.
 
     Returns:
-        Findings in the order of the cases, those about the whole list last. Empty if all is well.
+        Findings in the order of the cases, those about the whole list last (empty if all is well); and the facts of
+        the cases that could be read.
     """
     cases = list(cases)
     findings: list[Finding] = []
-    present: set[int] = set()
+    facts: list[CaseFacts] = []
     for done, case in enumerate(cases):
         if progress:
             progress(done, len(cases), case.case_id)
         with _collecting(findings, case):
-            present |= _check_case(case, task, findings, labels_required=labels_required)
+            facts += _check_case(case, task, findings, labels_required=labels_required)
     if progress:
         progress(len(cases), len(cases), "")
     findings += _repeated_ids(cases)
     findings += _repeated_files(cases)
-    if present:
+    present = {value for each in facts for value in each.voxels}
+    if present and task is not None:
         findings += _absent_classes(task, present)
-    return findings
+    return findings, facts
 
 
 def series_warnings(case: Case) -> list[Finding]:
@@ -86,19 +93,20 @@ def _collecting(findings: list[Finding], case: Case) -> Iterator[None]:
         findings.append(Finding("error", error.finding, case.case_id, error.path, str(error)))
 
 
-def _check_case(case: Case, task: Task, findings: list[Finding], *, labels_required: bool) -> set[int]:
-    """Append what is wrong with one case, and return the label values of its reference."""
+def _check_case(case: Case, task: Task | None, findings: list[Finding], *, labels_required: bool) -> list[CaseFacts]:
+    """Append what is wrong with one case, and return its facts if it could be read."""
     geometry = None
     with _collecting(findings, case):
         findings += series_warnings(case)
         geometry = _check_image(case, task, findings)
     if case.label is None and not labels_required:
-        return set()
-    return _check_label(case, task, geometry, findings)
+        return [] if geometry is None else [CaseFacts(case.case_id, geometry)]
+    own_geometry, voxels = _check_label(case, task, geometry, findings)
+    return [CaseFacts(case.case_id, geometry or own_geometry, voxels)]
 
 
-def _check_image(case: Case, task: Task, findings: list[Finding]) -> Geometry:
-    image, geometry = read_image(case, channels=len(task.channels))
+def _check_image(case: Case, task: Task | None, findings: list[Finding]) -> Geometry:
+    image, geometry = read_image(case, channels=None if task is None else len(task.channels))
     for index, channel in enumerate(image):
         path = case.images[index] if len(case.images) == len(image) else case.images[0]
         with _collecting(findings, case):
@@ -116,7 +124,10 @@ def _check_image(case: Case, task: Task, findings: list[Finding]) -> Geometry:
     return geometry
 
 
-def _check_label(case: Case, task: Task, geometry: Geometry | None, findings: list[Finding]) -> set[int]:
+def _check_label(
+    case: Case, task: Task | None, geometry: Geometry | None, findings: list[Finding]
+) -> tuple[Geometry, dict[int, int]]:
+    """Append what is wrong with a label; its grid, and voxels by value."""
     path = label_path(case)
     values, own_geometry = read_label_map(path)
     if geometry is not None:
@@ -124,14 +135,14 @@ def _check_label(case: Case, task: Task, geometry: Geometry | None, findings: li
             check_same_grid(path, own_geometry, case.images[0], geometry)
     with _collecting(findings, case):
         values = task_values(values, case, task)
-    present = set(values_present(values))
-    if present == {0}:
+    voxels = count_values(values)
+    if not voxels:
         message = (
             f"{path} holds background only. Check that the right file was chosen; "
             f"if the case shows nothing to segment, all is well."
         )
         findings.append(Finding("warning", FindingCode.FOREGROUND_EMPTY, case.case_id, path, message))
-    return present
+    return own_geometry, voxels
 
 
 def _repeated_ids(cases: Sequence[Case]) -> list[Finding]:

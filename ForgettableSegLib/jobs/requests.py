@@ -216,11 +216,13 @@ class ValidateRequest(Request):
     Args:
         cases: the cases, or a case list.
         task: the task as JSON, a path of it, or None where the case list holds one.
+        model: name or path of a model that is to be fine-tuned on them, whose classes are then meant.
     """
 
     job: ClassVar[str] = "validate"
     cases: Cases
     task: TaskSource | None = None
+    model: Text | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from job_inputs import artifacts, kinds, make_cases, run
+from job_inputs import artifacts, kinds, make_cases, relabelled, run
 from synthetic import TASK
 
+from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.jobs import inputs
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -276,10 +277,45 @@ def test_validation_sends_a_finding_a_defect(tmp_path: Path) -> None:
     assert cases[1]["label"] in findings[0]["text"]
 
 
-def test_cases_without_a_task_cannot_be_validated(tmp_path: Path) -> None:
-    result, events = run("validate", cases=make_cases(tmp_path, 1))
-    assert result.exit_code == 2
-    assert events[-1]["code"] == "TASK_INVALID"
+def test_cases_without_a_task_are_listed_with_the_values_to_be_named(tmp_path: Path) -> None:
+    cases = make_cases(tmp_path, 2)
+    result, _ = run("validate", cases=cases)
+    assert result.exit_code == 0
+    assert result.result["task"] is None
+    labels = [sitk.GetArrayFromImage(sitk.ReadImage(case["label"])) for case in cases]
+    assert result.result["values"] == [
+        {"value": value, "voxels": sum(int((label == value).sum()) for label in labels), "cases": 2} for value in (1, 2)
+    ]
+    task = result.text[result.text.index("{") :]
+    assert [each.value for each in Task.from_dict(json.loads(task)).classes] == [1, 2]
+
+
+def test_validation_prints_what_the_cases_hold(tmp_path: Path) -> None:
+    cases = make_cases(tmp_path, 2)
+    result, _ = run("validate", cases=cases, task=TASK.to_dict())
+    head, first, *_, last = result.text.splitlines()
+    assert head.split()[:3] == ["case", "size", "spacing"]
+    assert "bright ball" in head
+    image = sitk.ReadImage(cases[0]["label"])
+    voxels = int((sitk.GetArrayFromImage(image) == 1).sum())
+    assert f"{voxels} = {voxels * np.prod(image.GetSpacing()) / 1000:.3g} ml" in first
+    assert " x ".join(map(str, image.GetSize())) in first
+    assert last == "2 cases: 0 errors, 0 warnings."
+
+
+def test_validation_for_a_model_matches_its_classes(trained, tmp_path: Path) -> None:
+    cases = make_cases(tmp_path, 2)
+    model = str(trained[0] / "model")
+    plain, _ = run("validate", cases=cases, model=model)
+    assert plain.result["task"] == TASK.to_dict(), "the start model's task holds"
+    moved = relabelled(cases, {1: 2, 2: 1})
+    entries = [{"id": each["id"], "image": each["images"][0], "label": each["label"]} for each in moved]
+    labels = {"1": "Dark", "2": "Bright"}
+    (tmp_path / "dataset.json").write_text(json.dumps({"labels": labels, "modality": "T1", "training": entries}))
+    found, events = run("validate", cases=str(tmp_path / "dataset.json"), model=model)
+    assert [each["label_values"] for each in found.result["case_list"]] == [{"1": 2, "2": 1}] * 2
+    assert found.result["values"] == plain.result["values"]
+    assert any("Matched by part of the name" in event["text"] for event in events if event["event"] == "log")
 
 
 def test_models_are_installed_listed_shown_exported_and_removed(trained, tmp_path: Path) -> None:
