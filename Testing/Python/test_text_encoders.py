@@ -14,9 +14,11 @@ import numpy as np
 import pytest
 import torch
 
+from ForgettableSegLib.cases.task import SegmentClass
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 from ForgettableSegLib.resources import resources_dir
 from ForgettableSegLib.text.encoders import encode_prompts, user_stores_dir
+from ForgettableSegLib.text.prompts import prompt_for
 from ForgettableSegLib.text.store import EmbeddingStore
 
 UNHEARD = ("A photo of a zyzzyva", "A photo of a qwertz")
@@ -127,10 +129,36 @@ def test_auto_takes_the_users_store_next(without_open_clip: None) -> None:
 
 
 def test_auto_learns_where_nothing_is_known_and_says_so(without_open_clip: None) -> None:
-    text = encode_prompts((*UNHEARD, "A photo of a liver"), source="auto")
+    text = encode_prompts(UNHEARD, source="auto")
     assert (text.source, text.learned) == ("learned", True)
     assert "zyzzyva" in text.warning
     assert "learns" in text.warning
+
+
+def test_one_unknown_name_costs_the_others_nothing(without_open_clip: None) -> None:
+    names = ("liver", "spleen", "glorpus maximus", "Pancrea")
+    prompts = [prompt_for(SegmentClass(name, 1), "CT") for name in names]
+    text = encode_prompts(prompts, source="auto")
+    assert (text.source, text.learned) == ("file", False)
+    alone = encode_prompts(prompts[:2], source="auto")
+    assert torch.equal(text.vectors[:2], alone.vectors)
+    torch.testing.assert_close(text.vectors.norm(dim=1), torch.ones(4))
+    assert (text.vectors[2:] @ text.vectors[:2].T).abs().max() < 0.3, "a direction of its own"
+    assert "'glorpus maximus' (the nearest known name is 'gl" in text.warning
+    assert "'Pancrea' (the nearest known name is 'pancreas')" in text.warning
+    assert "liver" not in text.warning
+
+
+def test_articles_number_and_order_find_the_stored_prompt(without_open_clip: None) -> None:
+    stored = encode_prompts(["A magnetic resonance imaging of a anterior hippocampus"], source="auto")
+    asked = prompt_for(SegmentClass("Hippocampus, anterior", 1), "MR")
+    assert asked == "A magnetic resonance imaging of a Hippocampus, anterior"
+    for prompt in (asked, "A magnetic resonance imaging of an anterior hippocampus"):
+        text = encode_prompts([prompt], source="auto")
+        assert text.warning == ""
+        assert torch.equal(text.vectors, stored.vectors)
+    two = encode_prompts(["A photo of a vertebra", "A photo of a vertebrae"], source="auto")
+    assert not torch.equal(two.vectors[0], two.vectors[1]), "what is stored as it stands comes first"
 
 
 def test_file_gives_real_clip_vectors_normalised_in_class_order(shared_data: Path) -> None:

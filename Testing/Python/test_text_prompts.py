@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ForgettableSegLib.cases.task import SegmentClass
-from ForgettableSegLib.text.prompts import OBJECT, TEMPLATES, prompt_for, templates_for
+from ForgettableSegLib.text.prompts import OBJECT, TEMPLATES, object_of, prompt_for, templates_for
 
 
 def make_class(name: str, prompt: str = "") -> SegmentClass:
@@ -39,6 +39,33 @@ def test_a_class_may_have_its_own_words_or_its_own_template() -> None:
     assert prompt_for(words, "MR", TEMPLATES["MR"][2]) == "A photo of a whole tumour of the brain"
     template = make_class("cyst", prompt=f"A {OBJECT} in a kidney")
     assert prompt_for(template, "CT", TEMPLATES["CT"][2]) == "A cyst in a kidney"
+
+
+@pytest.mark.parametrize(
+    ("name", "article"),
+    [
+        ("anterior hippocampus", "an"),
+        ("liver", "a"),
+        ("Aorta", "an"),
+        ("uterus", "a"),
+        ("ulna", "an"),
+        ("MS lesion", "an"),
+        ("urinary bladder", "a"),
+        ("CT contrast", "a"),
+        ("oesophagus", "an"),
+        ("Left kidney", "a"),
+        ("eustachian tube", "a"),
+    ],
+)
+def test_the_article_fits(name: str, article: str) -> None:
+    for template in TEMPLATES["MR"]:
+        prompt = prompt_for(make_class(name), "MR", template)
+        assert f" {name}" in prompt
+        assert object_of(prompt) == name
+        if f"a {OBJECT}" in template:
+            assert prompt.endswith(f" of {article} {name}")
+    own = make_class(name, prompt=f"A {OBJECT} in a body")
+    assert prompt_for(own, "MR") == f"{article.capitalize()} {name} in a body"
 
 
 def test_braces_in_a_name_are_only_text() -> None:

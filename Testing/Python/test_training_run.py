@@ -16,8 +16,13 @@ from ForgettableSegLib.cases.case import CaseList
 from ForgettableSegLib.cases.split import split_cases
 from ForgettableSegLib.cases.task import SegmentClass, Task
 from ForgettableSegLib.errors import Cancelled, ErrorCode, ForgettableSegError
+from ForgettableSegLib.models.package import ModelPackage
+from ForgettableSegLib.resources import resources_dir
+from ForgettableSegLib.text.prompts import prompt_for
 from ForgettableSegLib.training import gradients, trainer
+from ForgettableSegLib.training.config import _embed
 from ForgettableSegLib.training.export import model_package
+from ForgettableSegLib.training.settings import TrainingSettings
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +150,14 @@ def test_fine_tuning_keeps_classes_or_says_what_is_new(cases: CaseList, tmp_path
     assert any("fusion.text_projection" in text and "output" in text for text in listener.texts)
     assert other.network.output.out_channels == 2
     assert other.config.preprocessing == package.preprocessing
+
+
+def test_a_model_that_was_trained_with_another_article_keeps_its_text() -> None:
+    start = ModelPackage.read(resources_dir() / "Models" / "hippocampus")
+    prompts = [prompt_for(each, "MR") for each in start.task.classes]
+    assert prompts[0] == "A magnetic resonance imaging of an anterior hippocampus"
+    assert prompts != start.card["text"]["prompts"]
+    assert torch.equal(_embed(prompts, TrainingSettings(), start).vectors, start.text)
 
 
 def _keep_only(path: Path, value: int) -> None:
