@@ -9,6 +9,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/cases/case_table.py
   ForgettableSegLib/cases/content.py
   ForgettableSegLib/cases/dicom.py
+  ForgettableSegLib/cases/facts.py
   ForgettableSegLib/cases/files.py
   ForgettableSegLib/cases/findings.py
   ForgettableSegLib/cases/geometry.py
