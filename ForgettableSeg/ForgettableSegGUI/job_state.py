@@ -10,6 +10,11 @@ from .i18n import tr as _
 
 FINAL = frozenset({"done", "failed", "cancelled"})
 PROGRESS_STEPS = 1000
+TIMED_PHASES = frozenset({"segment", "audit", "evaluate", "train", "validate"})
+"""The phases that a job spends its time in; how long a shorter one before or after them takes is not said."""
+
+_FIRST_SHARE = 0.05
+_DOUBT = 1.5
 _MAX_PROBLEMS = 20
 
 
@@ -18,6 +23,7 @@ def phaseTitle(phase: str) -> str:
     titles = {
         "segment": _("Segmenting"),
         "train": _("Training"),
+        "measure": _("Measuring the speed"),
         "validate": _("Checking the cases"),
         "audit": _("Comparing with the reference"),
         "check": _("Checking the device"),
@@ -52,7 +58,7 @@ class JobState:
     phase: str = ""
     step: float = 0.0
     of: float = 0.0
-    eta: float | None = None
+    left: float | None = None
     case: str = ""
     outcome: str = ""
     message: str = ""
@@ -60,13 +66,16 @@ class JobState:
     problems: list[str] = field(default_factory=list)
     result: dict[str, Any] = field(default_factory=dict)
     artifacts: list[dict[str, Any]] = field(default_factory=list)
+    _said: float | None = None
 
     def hear(self, event: Mapping[str, Any]) -> None:
         """Take one event of the job."""
         kind = event["event"]
         if kind == "progress":
+            if event["phase"] != self.phase:
+                self._said = None
             self.phase, self.step, self.of = event["phase"], float(event["step"] or 0), float(event["of"] or 0)
-            self.eta, self.case = event.get("eta_s"), event.get("case") or ""
+            self.left, self.case = self._timeLeft(event.get("eta_s")), event.get("case") or ""
         elif kind in ("paused", "resumed"):
             self.paused = kind == "paused"
         elif kind == "artifact":
@@ -92,8 +101,20 @@ class JobState:
             number = min(int(self.step) + 1, int(self.of)) if self.case else int(self.step)
             parts += [self.case] if self.case else []
             parts.append(_("{step} of {count}").format(step=number, count=int(self.of)))
-        remaining = remainingText(self.eta)
+        remaining = remainingText(self.left)
         return " · ".join([*parts, remaining] if remaining else parts)
+
+    def _timeLeft(self, estimate: float | None) -> float | None:
+        """The time that is said to be left, in seconds: it never grows, and nothing is said while it would be wrong.
+
+        The first estimates are not believed; one that is a little longer than what was said leaves that as it is, and
+        while one is much longer, nothing is said.
+        """
+        if estimate is None or self.phase not in TIMED_PHASES or (self.fraction() or 0.0) < _FIRST_SHARE:
+            return None
+        if self._said is None or estimate <= self._said:
+            self._said = estimate
+        return self._said if estimate <= _DOUBT * self._said else None
 
     def _note(self, problem: str) -> None:
         if len(self.problems) < _MAX_PROBLEMS and problem not in self.problems:

@@ -43,6 +43,8 @@ class Session:
         self.models: list[ModelCard] = []
         self.brokenModels: list[BrokenModel] = []
         self.modelsKnown = False
+        self._listing = False
+        self._listingProblem = ""
         self.deviceReport: dict[str, Any] = {}
         self.packages: list[PackageStatus] = []
         self.jobChanged = Signal()
@@ -123,6 +125,7 @@ class Session:
         """Ask the library which models there are; `then` is called when they are known, before anybody shows them."""
 
         def answered(event: Event) -> None:
+            self._listing, self._listingProblem = False, ""
             if event["event"] == "done":
                 entries: Sequence[Mapping[str, Any]] = (event.get("result") or {}).get("models") or ()
                 cards = [cardFromDict(entry) for entry in entries]
@@ -132,10 +135,23 @@ class Session:
                 self.modelsKnown = True
                 then()
             elif event["event"] == "failed":
-                self.logged.emit(_("The models could not be listed: {text}").format(text=event["text"]))
+                self._listingProblem = _("The models could not be listed: {text}").format(text=event["text"])
+                self.logged.emit(self._listingProblem)
             self.modelsChanged.emit()
 
+        self._listing = True
         self.ask("models", {"action": "list"}, answered)
+        self.modelsChanged.emit()
+
+    def whyNoModels(self) -> str:
+        """Return why there is no model to choose from, or nothing where there are some."""
+        if self.models:
+            return ""
+        if self._listing:
+            return _("The models are being listed; at the first time the worker starts, which takes some seconds.")
+        if self._listingProblem:
+            return self._listingProblem
+        return _("There is no model yet. Import one in Models, or train one in Fine-tune.") if self.modelsKnown else ""
 
     def model(self, name: str) -> ModelCard | None:
         """Return the card of an installed model by its name."""

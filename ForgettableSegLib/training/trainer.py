@@ -203,7 +203,9 @@ class Trainer:
         if self.validated_at == iteration and self.last_dice is not None:
             row["validation_dice"] = self.last_dice
         self.recorder.iteration(row, replays=int(self.miner.replays.sum()), capacity=self.miner.bank.capacity)
-        self.recorder.progress("train", self.iteration, self.total or MEASURED_ITERATIONS)
+        # A phase of its own while the speed is measured: the time that is left is that of the training alone.
+        phase = "train" if self.total else "measure"
+        self.recorder.progress(phase, self.iteration, self.total or MEASURED_ITERATIONS)
         if self.iteration % settings.checkpoint_every == 0:
             self.save()
 

@@ -212,3 +212,27 @@ def test_the_device_check_fills_every_list_of_devices(module: Any) -> None:
     assert "PyTorch 2.13." in ui.statusLabel.text
     combo = module.panel("segment").ui.deviceComboBox
     assert [combo.itemText(index) for index in range(combo.count)] == ["Automatic", "GPU 0 · H200", "CPU"]
+
+
+def test_a_list_of_models_that_is_awaited_says_so_in_every_section(
+    application: Any, scene: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ForgettableSegGUI.samples import syntheticCase
+    from module_view import ModuleWindow
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    window = ModuleWindow()
+    labels = [window.panel(name).ui.statusLabel for name in ("segment", "models")]
+    assert ["being listed" in label.text for label in labels] == [True, True]
+    panel = window.panel("fineTune")
+    for seed in range(3):
+        panel.casesTab.addPair([syntheticCase(scene, seed)[0]], syntheticCase(scene, seed)[1])
+    assert "being listed" in panel.ui.statusLabel.text
+    assert not panel.ui.scratchGroup.target.isVisibleTo(panel.widget.target), "it is not a new model yet"
+    assert window.parameters.newClasses == "[]"
+    window.worker.answer("models", event="failed", code="X", text="It does not start.", hint="", log="")
+    assert "It does not start." in window.panel("segment").ui.statusLabel.text
+    window.session.refreshModels()
+    window.worker.answer("models", event="done", exit_code=0, result={"models": [MODEL]})
+    assert "being listed" not in window.panel("segment").ui.statusLabel.text
+    window.close()

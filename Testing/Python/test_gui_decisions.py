@@ -38,7 +38,7 @@ def volume(name: str, number: int = 1, **more: str) -> VolumeFacts:
     ("state", "reason"),
     [
         (SegmentState(missing=("torch", "monai")), "Python packages are missing: torch, monai. Install them in Setup."),
-        (SegmentState(hasModels=False), "There is no model yet. Import one in Models, or train one in Fine-tune."),
+        (SegmentState(whyNoModels="They are being listed."), "They are being listed."),
         (SegmentState(), "Choose a model."),
         (SegmentState(card=CARD, volumes=(None,)), "Choose a volume."),
         (SegmentState(card=CARD, volumes=(replace(volume("x"), problem="It is empty."),)), "It is empty."),
@@ -86,6 +86,29 @@ def test_progress_tells_phase_case_and_remaining_time() -> None:
     state.hear({"event": "progress", "phase": "segment", "step": 1.5, "of": 4, "eta_s": 95, "case": "c2"})
     assert state.text() == "Segmenting · c2 · 2 of 4 · 2 min left"
     assert state.fraction() == 0.375
+
+
+def said(state: JobState, phase: str, step: int, eta: float | None, of: int = 100) -> str:
+    """What is said of the time that is left, after one more event."""
+    state.hear({"event": "progress", "phase": phase, "step": step, "of": of, "eta_s": eta})
+    return job_state.remainingText(state.left)
+
+
+def test_the_time_left_is_not_said_too_early_and_never_grows() -> None:
+    state = JobState("Segmenting")
+    assert said(state, "segment", 1, 52) == "", "after so little the estimate is worth nothing"
+    assert said(state, "segment", 10, 52) == "52 s left"
+    assert said(state, "segment", 20, 60) == "52 s left"
+    assert said(state, "segment", 30, 180) == "", "nothing is better than what is wrong"
+    assert said(state, "segment", 60, 40) == "40 s left"
+
+
+def test_the_time_of_a_preparation_is_not_taken_for_that_of_the_job() -> None:
+    state = JobState("Training")
+    assert said(state, "prepare train cases", 2, 3, of=4) == ""
+    assert said(state, "measure", 8, 1, of=10) == ""
+    assert said(state, "train", 300, 500, of=900) == "8 min left"
+    assert said(state, "calibrate", 1, 900, of=2) == ""
 
 
 @pytest.mark.parametrize(
@@ -279,6 +302,8 @@ def test_stepping_stops_at_the_ends(row: int, step: int, count: int, expected: i
 def test_a_comparison_needs_result_reference_and_model() -> None:
     full = review_model.CompareState(hasResult=True, hasReference=True, modelKnown=True)
     assert full.isValid() == (True, "")
+    waiting = replace(full, modelKnown=False, whyNoModels="They are being listed.")
+    assert waiting.isValid() == (False, "They are being listed.")
     for change in ({"hasResult": False}, {"hasReference": False}, {"modelKnown": False}, {"same": True}, {"busy": "x"}):
         valid, reason = replace(full, **change).isValid()
         assert not valid

@@ -228,6 +228,7 @@ def test_minutes_set_the_length(cases: CaseList, tmp_path: Path, monkeypatch: py
     outcome = train(cases, tmp_path / "run", listener, settings={"minutes": 0.05, "validate_every": 1000})
     assert 3 * (trainer.PLANNED_SHARE - 0.1) < outcome.seconds <= 3
     assert any(f"{outcome.iterations} iterations" in text for text in listener.texts)
+    assert listener.lengths == {outcome.iterations}, "while the speed is measured, nothing is said of the training"
 
 
 @pytest.mark.parametrize("part", ["train", "validation"])

@@ -38,6 +38,7 @@ class Listener:
         self.failed: list[str] = []
         self.stop_at = stop_at
         self.step = 0
+        self.lengths: set[float] = set()
 
     def metric(self, name: str, iteration: int, values: dict) -> None:
         """Remember the numbers."""
@@ -47,6 +48,7 @@ class Listener:
         """Remember how far training has come."""
         if phase == "train":
             self.step = step
+            self.lengths.add(of)
 
     def log(self, text: str) -> None:
         """Remember the text."""

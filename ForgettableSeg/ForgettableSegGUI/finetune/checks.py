@@ -190,7 +190,7 @@ class CaseChecks:
     def _takeClasses(self, task: Mapping[str, Any] | None) -> None:
         """A new model takes the classes that the case list names."""
         parameters = self._choices.parameterNode
-        if task and self._choices.startCard is None and not classesFromJson(parameters.newClasses):
+        if task and self._choices.isScratch and not classesFromJson(parameters.newClasses):
             rows = [NewClass(row["name"], row.get("prompt") or "", row["value"]) for row in task.get("classes") or ()]
             parameters.newClasses = classesToJson(rows)
 

@@ -9,7 +9,7 @@ from ForgettableSegLib.cases.task import Task
 
 from ..model_cards import ModelCard
 from ..session import Session
-from .model import casesFromJson, classesFromJson, newTask, trainingSettings
+from .model import SCRATCH, casesFromJson, classesFromJson, newTask, trainingSettings
 
 _SETTINGS = (
     "preset",
@@ -51,6 +51,11 @@ class Choices:
         """The model to start from, None for one from scratch."""
         return None if self.parameterNode is None else self._session.model(self.parameterNode.startModel)
 
+    @property
+    def isScratch(self) -> bool:
+        """Whether a new model is chosen, which is not so while the models are not listed yet."""
+        return self.parameterNode is not None and self.parameterNode.startModel == SCRATCH
+
     def task(self) -> Task | None:
         """Return the task to train, None where it is not complete."""
         return self._task()[0]
@@ -62,7 +67,7 @@ class Choices:
     def settings(self) -> dict[str, Any]:
         """Return the settings of the request."""
         values = {name: self.parameterNode.getValue(name) for name in _SETTINGS}
-        return trainingSettings(values, scratch=self.startCard is None)
+        return trainingSettings(values, scratch=self.isScratch)
 
     def _task(self) -> tuple[Task | None, str]:
         parameters = self.parameterNode
@@ -70,6 +75,8 @@ class Choices:
             return None, ""
         if self.startCard is not None:
             return self.startCard.task, ""
+        if not self.isScratch:
+            return None, self._session.whyNoModels()
         cases = casesFromJson(parameters.trainingCases)
         channels = max((case.channels for case in cases), default=1)
         names = [parameters.modality] if channels == 1 else [f"{parameters.modality} {n + 1}" for n in range(channels)]

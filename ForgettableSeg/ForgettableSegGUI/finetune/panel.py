@@ -81,7 +81,7 @@ class FineTunePanel(Panel):
             parameters.startModel = choices[0][0]
         self.choose(self.ui.startModelComboBox, choices, parameters.startModel)
         self.choose(self.ui.deviceComboBox, self.session.devices(), parameters.trainingDevice)
-        scratch = self.choices.startCard is None
+        scratch = self.choices.isScratch
         self.ui.scratchGroup.setVisible(scratch)
         self.ui.patchSpinBox.setEnabled(scratch)
         self._proposeClasses(scratch)

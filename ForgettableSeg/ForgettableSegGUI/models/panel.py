@@ -73,9 +73,7 @@ class ModelsPanel(Panel):
             self.showJob(self.ui.progressBar, self.ui.statusLabel, self._state)
         else:
             self.ui.progressBar.setVisible(False)
-            empty = _("There is no model yet. Import one below, or train one in Fine-tune.")
-            nothing = self.session.modelsKnown and not self._models()
-            self.say(self.ui.statusLabel, empty if nothing else "")
+            self.say(self.ui.statusLabel, self.session.whyNoModels())
 
     def onPathChanged(self, _path: str) -> None:
         """Another file or folder was chosen."""

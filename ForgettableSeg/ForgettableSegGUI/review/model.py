@@ -77,6 +77,7 @@ class CompareState:
     hasResult: bool = False
     hasReference: bool = False
     modelKnown: bool = False
+    whyNoModels: str = ""
     same: bool = False
     busy: str = ""
 
@@ -87,7 +88,10 @@ class CompareState:
             (not self.hasResult, _("Choose a segmentation that was made here.")),
             (not self.hasReference, _("Choose a reference segmentation.")),
             (self.same, _("The reference must be another segmentation than the result.")),
-            (not self.modelKnown, _("The model of this segmentation is not installed any more.")),
+            (
+                not self.modelKnown,
+                self.whyNoModels or _("The model of this segmentation is not installed any more."),
+            ),
             (bool(self.busy), _("Wait until the running job has ended: {title}.").format(title=self.busy)),
         )
         reason = next((text for holds, text in reasons if holds), "")

@@ -245,6 +245,7 @@ class ReviewPanel(JobPanel):
             hasResult=node is not None and bool(results.inputsOf(node)),
             hasReference=reference is not None,
             modelKnown=node is not None and self.session.model(results.modelOf(node)) is not None,
+            whyNoModels=self.session.whyNoModels(),
             same=node is not None and node is reference,
             busy=self.session.busy,
         ).isValid()

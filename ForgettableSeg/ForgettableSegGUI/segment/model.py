@@ -44,13 +44,14 @@ class SegmentState:
     Args:
         missing: packages that are not installed.
         card: the chosen model.
+        whyNoModels: why there is none to choose, or nothing.
         volumes: the chosen volume of each channel of the model, None where none is chosen.
         busy: title of the job at work, or nothing.
     """
 
     missing: tuple[str, ...] = ()
     card: ModelCard | None = None
-    hasModels: bool = True
+    whyNoModels: str = ""
     volumes: tuple[VolumeFacts | None, ...] = ()
     busy: str = ""
 
@@ -62,10 +63,8 @@ class SegmentState:
     def _reason(self) -> str:
         if self.missing:
             return missingSentence(self.missing)
-        if not self.hasModels:
-            return _("There is no model yet. Import one in Models, or train one in Fine-tune.")
         if self.card is None:
-            return _("Choose a model.")
+            return self.whyNoModels or _("Choose a model.")
         channels = self.card.channels
         if len(channels) > MAX_CHANNELS:
             return _("This model needs {count} channels; the panel takes at most {most}. Use the batch script.").format(

@@ -177,7 +177,7 @@ class SegmentPanel(JobPanel):
         return SegmentState(
             missing=self.session.missing,
             card=card,
-            hasModels=bool(self.session.models) or not self.session.modelsKnown,
+            whyNoModels=self.session.whyNoModels(),
             volumes=tuple(volumeFacts(node) for node in nodes),
             busy=self.session.busy,
         )
