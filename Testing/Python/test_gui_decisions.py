@@ -340,6 +340,18 @@ def test_an_installation_from_a_folder_asks_no_network() -> None:
     assert arguments == expected
     assert "wheels folder" in setup_model.installQuestion(["monai"], "wheels folder")
     assert "internet" in setup_model.installQuestion(["monai"], "")
+    for folder in ("", "wheels folder"):
+        assert "not replaced without another question" in setup_model.installQuestion(["monai"], folder)
+
+
+def test_all_that_is_installed_is_held_but_what_is_asked_for() -> None:
+    installed = {
+        "setuptools": "65.5.0", "MONAI": "1.4.0", "torch": "2.0", "nvidia-cublas-cu12": "12", "odd": "unknown",
+    }  # fmt: skip
+    kept = {"setuptools": "65.5.0", "torch": "2.0", "nvidia-cublas-cu12": "12"}
+    assert setup_model.heldVersions(installed, ["monai"]) == kept
+    assert setup_model.heldVersions(installed, ["torch", "monai"]) == {"setuptools": "65.5.0"}
+    assert setup_model.heldVersions(installed, ["torch", "monai"], released={"Setuptools"}) == {}
 
 
 def test_a_device_is_reported_with_a_warning_where_no_gpu_is_used() -> None:

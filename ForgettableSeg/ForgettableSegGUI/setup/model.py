@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..devices import deviceTitle
@@ -11,10 +12,10 @@ from ..model_cards import sizeText
 from ..packages import PackageStatus
 
 TORCHVISION_REQUIREMENT = ">=0.16.2"
-KEPT_PACKAGES = ("numpy", "SimpleITK", "scipy", "requests", "torch", "torchvision")
-"""Packages that an installation of ours never replaces: Slicer's own, and PyTorch, which has its own extension."""
-
 LAST_LINES = 30
+_TORCH_FAMILY = re.compile(r"torch|torchvision|torchaudio|triton|nvidia[-_].*")
+_PLAIN_VERSION = re.compile(r"[0-9][0-9A-Za-z.+!_-]*")
+_HELD_BACK = re.compile(r"The user requested \(constraint\) ([A-Za-z0-9._-]+)==(\S+)")
 
 
 def packageRows(statuses: Sequence[PackageStatus]) -> list[list[str]]:
@@ -40,16 +41,49 @@ def installQuestion(missing: Sequence[str], wheels: str) -> str:
     """Return the question that is asked before anything is installed."""
     names = ", ".join(missing)
     if wheels:
-        return _("Install {names} from the folder {folder} into Slicer's Python?").format(names=names, folder=wheels)
+        text = _("Install {names} from the folder {folder} into Slicer's Python?").format(names=names, folder=wheels)
+    else:
+        text = _(
+            "Install {names} into Slicer's Python? This downloads packages from the internet, PyTorch alone can take "
+            "several gigabytes and some minutes."
+        ).format(names=names)
+    return f"{text} {_('What is installed already is not replaced without another question.')}"
+
+
+def heldVersions(installed: Mapping[str, str], asked: Iterable[str], released: Collection[str] = ()) -> dict[str, str]:
+    """Return the versions that an installation must leave as they are: all but those of what is to be installed.
+
+    Args:
+        installed: version by name of all packages that are there.
+        asked: names of what is to be installed; where PyTorch is among them, what belongs to it comes with it.
+        released: names that the user has allowed to be replaced.
+    """
+    free = {_canonical(name) for name in (*asked, *released)}
+    return {
+        name: version
+        for name, version in sorted(installed.items())
+        if _canonical(name) not in free
+        and not ("torch" in free and _TORCH_FAMILY.fullmatch(_canonical(name)))
+        and _PLAIN_VERSION.fullmatch(version)
+    }
+
+
+def heldBack(log: Iterable[str]) -> dict[str, str]:
+    """Return the packages, by name their version, because of which pip found no way to install what was asked for."""
+    return {match[1]: match[2] for line in log if (match := _HELD_BACK.search(line))}
+
+
+def releaseQuestion(packages: Mapping[str, str]) -> str:
+    """Return what is asked where something that is installed already would have to be replaced."""
+    names = ", ".join(f"{name} {version}" for name, version in sorted(packages.items()))
     return _(
-        "Install {names} into Slicer's Python? This downloads packages from the internet, PyTorch alone can take "
-        "several gigabytes and some minutes. Slicer's own packages are not replaced."
+        "What is to be installed does not go together with {names}, which Slicer has. Replace it by another version? "
+        "Other parts of Slicer that use it may then behave differently."
     ).format(names=names)
 
 
-def constraintLines(versions: Mapping[str, str]) -> list[str]:
-    """Return the lines of a constraints file that keep Slicer's own packages at the versions that are there."""
-    return [f"{name}=={version}" for name, version in sorted(versions.items())]
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def pipArguments(requirements: Sequence[str], *, wheels: str = "", constraints: str = "") -> list[str]:

@@ -10,7 +10,7 @@ from ..job_state import JobState
 from ..panel import Context, Panel
 from ..table import fillTable, fitColumns
 from .installing import Installer, InstallResult
-from .model import deviceSentence, installQuestion, lastLines, packageRows, summarySentence
+from .model import deviceSentence, installQuestion, lastLines, packageRows, releaseQuestion, summarySentence
 
 
 class SetupPanel(Panel):
@@ -72,7 +72,12 @@ class SetupPanel(Panel):
         self._lines = []
         self.ui.installLogText.setPlainText("")
         self.session.worker.shutdown()  # it would keep the packages that it has loaded
-        self._installer = Installer(wheels, self.onLine, self.onInstalled)
+        self._installer = Installer(
+            wheels,
+            onLine=self.onLine,
+            onFinished=self.onInstalled,
+            mayReplace=lambda packages: application.ask(releaseQuestion(packages)),
+        )
         self.showState()
         self._installer.start(missing)
 
