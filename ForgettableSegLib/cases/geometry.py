@@ -78,6 +78,26 @@ class Geometry:
         matrix = np.reshape(self.direction, (3, 3)) * np.asarray(self.spacing)
         return np.asarray(index, dtype=np.float64) @ matrix.T + np.asarray(self.origin)
 
+    def physical_to_index(self, position: ArrayLike) -> NDArray[np.float64]:
+        """Continuous voxel indices x, y, z of positions in LPS millimetres: the inverse of `index_to_physical`."""
+        matrix = np.reshape(self.direction, (3, 3)) * np.asarray(self.spacing)
+        return (np.asarray(position, dtype=np.float64) - np.asarray(self.origin)) @ np.linalg.inv(matrix).T
+
+    def index_box(self, low: ArrayLike, high: ArrayLike) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        """The voxels of a box in space, ends included; where the grid is oblique, those of the voxel box around it.
+
+        Args:
+            low, high: corners of the box, LPS millimetres.
+
+        Returns:
+            Voxel indices x, y, z, the lowest and one past the highest; they may lie outside of the volume.
+        """
+        corners = self.physical_to_index(list(product(*zip(low, high, strict=True))))
+        # Files round their geometry, so an end on a voxel's centre is met a little before and after it.
+        first = np.ceil(corners.min(axis=0) - 1e-3).astype(int)
+        last = np.floor(corners.max(axis=0) + 1e-3).astype(int)
+        return tuple(first.tolist()), tuple((last + 1).tolist())
+
     def is_same_grid(self, other: Geometry, tolerance: float = 0.05) -> bool:
         """Whether the voxels of two grids lie on each other.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.visualize import GradCAM
 from torch import nn
 
+from ForgettableSegLib.evaluation.canvas import new_figure, outline, png
 from ForgettableSegLib.network.ensemble import Ensemble
 
 # Missed voxels are red, invented ones blue, and purple what was given to another class, which is both.
@@ -77,6 +76,8 @@ def class_activation(network: nn.Module, architecture: str, image: torch.Tensor,
     if layer is None:
         ups = network.up if architecture == "unet" else network.body.upsamples
         layer = f"{'up' if architecture == 'unet' else 'body.upsamples'}.{len(ups) - 1}"
+    from monai.visualize import GradCAM  # here, for it takes all of MONAI
+
     # MONAI's own scaling would turn the map upside down.
     explain = GradCAM(network, layer, postprocessing=lambda found: found)
     found = explain(image, class_idx=label)[0, 0].detach().cpu().numpy()
@@ -86,7 +87,7 @@ def class_activation(network: nn.Module, architecture: str, image: torch.Tensor,
 
 def draw_cases(views: Sequence[CaseView], class_names: Sequence[str]) -> bytes:
     """A row a slice: image with reference and prediction, error map, activation of each class; as PNG."""
-    figure = _figure(2.4 * (3 + len(class_names)), 2.6 * len(views))
+    figure = new_figure(2.4 * (3 + len(class_names)), 2.6 * len(views))
     axes = figure.subplots(len(views), 3 + len(class_names), squeeze=False)
     for row, view in zip(axes, views, strict=True):
         titles = (f"{view.title}\nreference", "prediction", "errors: missed red,\ninvented blue", *class_names)
@@ -96,29 +97,29 @@ def draw_cases(views: Sequence[CaseView], class_names: Sequence[str]) -> bytes:
             panel.set_axis_off()
         for panel, labels in zip(row, (view.reference, view.prediction), strict=False):
             for label in range(1, len(class_names) + 1):
-                _outline(panel, labels == label, f"C{label}")
+                outline(panel, labels == label, f"C{label}")
         row[2].imshow(_overlay(error_map(view.reference, view.prediction)), aspect=view.aspect)
         for panel, name in zip(row[3:], class_names, strict=True):
             if name in view.activation:
                 panel.imshow(view.activation[name], cmap="inferno", alpha=0.6, vmin=0, vmax=1, aspect=view.aspect)
-    return _png(figure)
+    return png(figure)
 
 
 def draw_bank(snapshots: Mapping[int, Sequence[BankSample]]) -> bytes:
     """Thumbnails of the bank: a row an iteration, hardest first; as PNG."""
     columns = max(len(samples) for samples in snapshots.values())
-    figure = _figure(1.3 * columns + 0.6, 1.5 * len(snapshots))
+    figure = new_figure(1.3 * columns + 0.6, 1.5 * len(snapshots))
     axes = figure.subplots(len(snapshots), columns, squeeze=False)
     for row, (iteration, samples) in zip(axes, snapshots.items(), strict=True):
         for panel in row:
             panel.set_axis_off()
         for panel, sample in zip(row, samples, strict=False):
             panel.imshow(sample.image, cmap="gray")
-            _outline(panel, sample.mask, "yellow")
+            outline(panel, sample.mask, "yellow")
             panel.set_title(sample.class_name, fontsize="x-small")
         where = {"transform": row[0].transAxes, "rotation": 90, "va": "center", "ha": "right"}
         row[0].text(-0.1, 0.5, f"iteration {iteration}", **where)
-    return _png(figure)
+    return png(figure)
 
 
 def draw_bank_history(classes: Mapping[int, Sequence[str]], areas: Mapping[int, Sequence[float]]) -> bytes:
@@ -128,7 +129,7 @@ def draw_bank_history(classes: Mapping[int, Sequence[str]], areas: Mapping[int, 
         classes: class of every sample, by iteration.
         areas: of its main class in every sample that has one, mm2, by iteration.
     """
-    figure = _figure(11, 4)
+    figure = new_figure(11, 4)
     left, right = figure.subplots(1, 2)
     steps = [str(iteration) for iteration in classes]
     bottom = np.zeros(len(steps))
@@ -143,7 +144,7 @@ def draw_bank_history(classes: Mapping[int, Sequence[str]], areas: Mapping[int, 
     if kept:
         right.boxplot(list(kept.values()), tick_labels=[str(iteration) for iteration in kept])
     right.set(xlabel="iteration", ylabel="area of the main class in the slice, mm²")
-    return _png(figure)
+    return png(figure)
 
 
 def evenly(values: Sequence[Any], number: int) -> list[Any]:
@@ -157,20 +158,3 @@ def _overlay(errors: np.ndarray) -> np.ndarray:
     for value, colour in ERROR_COLOURS.items():
         picture[errors == value] = (*colour, 0.8)
     return picture
-
-
-def _outline(panel: Any, mask: np.ndarray, colour: str) -> None:
-    if mask.any() and not mask.all() and min(mask.shape) > 1:
-        panel.contour(mask.astype(float), levels=[0.5], colors=[colour], linewidths=1)
-
-
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _png(figure: Any) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110)
-    return stream.getvalue()

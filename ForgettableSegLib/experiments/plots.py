@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
+from ForgettableSegLib.evaluation.canvas import new_figure, png
 from ForgettableSegLib.evaluation.report import TITLES
 from ForgettableSegLib.experiments.plans import ExperimentPlan
 from ForgettableSegLib.experiments.results import RunResult, VariantSummary, class_names, summarise_runs
@@ -40,7 +39,7 @@ def experiment_plots(
 
 def _differences(plan: ExperimentPlan, summaries: Sequence[VariantSummary], metric: str) -> bytes:
     """One line a variant: the difference with its interval, and a dot for each seed."""
-    figure = _figure(9, 1.2 + 0.42 * len(summaries))
+    figure = new_figure(9, 1.2 + 0.42 * len(summaries))
     axes = figure.add_subplot()
     rows = [each for each in summaries if each.comparison is not None and each.comparison.count]
     for row, summary in enumerate(reversed(rows)):
@@ -54,12 +53,12 @@ def _differences(plan: ExperimentPlan, summaries: Sequence[VariantSummary], metr
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.axvline(0, color="gray", linewidth=1)
     axes.set_xlabel(f"{TITLES[metric]}: difference from '{plan.baseline}' (line: 95 % over cases; dots: seeds)")
-    return _png(figure)
+    return png(figure)
 
 
 def _curves(plan: ExperimentPlan, curves: Mapping[tuple[str, str, int], Mapping[str, Curve]], name: str) -> bytes:
     """One panel a regime, one colour a variant, one line a seed."""
-    figure = _figure(9, 3.6 * len(plan.regimes))
+    figure = new_figure(9, 3.6 * len(plan.regimes))
     for number, regime in enumerate(plan.regimes, start=1):
         axes = figure.add_subplot(len(plan.regimes), 1, number)
         for index, variant in enumerate(plan.variants):
@@ -73,7 +72,7 @@ def _curves(plan: ExperimentPlan, curves: Mapping[tuple[str, str, int], Mapping[
         axes.set_ylabel(name.replace("_", " "))
         if axes.lines:
             axes.legend(fontsize="small")
-    return _png(figure)
+    return png(figure)
 
 
 def smooth(values: Sequence[float], points: int = 100) -> Curve:
@@ -81,15 +80,3 @@ def smooth(values: Sequence[float], points: int = 100) -> Curve:
     parts = [part for part in np.array_split(np.asarray(values, dtype=float), points) if len(part)]
     ends = np.cumsum([len(part) for part in parts])
     return [float(end - len(part) / 2) for end, part in zip(ends, parts, strict=True)], [float(p.mean()) for p in parts]
-
-
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def _png(figure: Any) -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=100)
-    return stream.getvalue()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 FILE_FORMATS = (".nrrd", ".nii.gz")
+DICOM_SEG = "dicom-seg"
+SEGMENT_FORMATS = (*FILE_FORMATS, DICOM_SEG)
 CONVENTIONS = ("ours", "monai", "medpy", "nnunet")
 MODEL_ACTIONS = ("list", "show", "install", "export", "remove")
 
@@ -47,14 +50,24 @@ def _device(value: Any) -> str:
 
 def _region(value: Any) -> str:
     wrong = "must be two index triples [[x, y, z], [x, y, z]], the first below the second"
+    if _region_mm(value):
+        return wrong
+    indices = [index for corner in value for index in corner]
+    return wrong if any(not isinstance(index, int) or index < 0 for index in indices) else ""
+
+
+def _region_mm(value: Any) -> str:
+    wrong = "must be two corners [[x, y, z], [x, y, z]] in millimetres, the first below the second"
     if not isinstance(value, (list, tuple)) or len(value) != 2:
         return wrong
     for corner in value:
-        if not isinstance(corner, (list, tuple)) or len(corner) != 3:
-            return wrong
-        if any(isinstance(index, bool) or not isinstance(index, int) or index < 0 for index in corner):
+        if not isinstance(corner, (list, tuple)) or len(corner) != 3 or not all(map(_is_number, corner)):
             return wrong
     return "" if all(low < high for low, high in zip(*value, strict=True)) else wrong
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 def _shard(value: Any) -> str:
@@ -125,9 +138,11 @@ Text = Annotated[str, _text]
 Flag = Annotated[bool, _flag]
 Device = Annotated[str, _device]
 FileFormat = Annotated[str, _one_of(FILE_FORMATS)]
+SegmentFormat = Annotated[str, _one_of(SEGMENT_FORMATS)]
 Convention = Annotated[str, _one_of(CONVENTIONS)]
 ModelAction = Annotated[str, _one_of(MODEL_ACTIONS)]
 Region = Annotated[tuple[tuple[int, ...], ...], _region]
+RegionMm = Annotated[tuple[tuple[float, ...], ...], _region_mm]
 Shard = Annotated[str, _shard]
 Seeds = Annotated[tuple[int, ...], _seeds]
 Names = Annotated[tuple[str, ...], _names]

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ForgettableSegLib.jobs.arguments import DICOM_SEG, FILE_FORMATS
 from ForgettableSegLib.jobs.classes import labels_of_model
 from ForgettableSegLib.jobs.exit_codes import EXIT_DONE, EXIT_SOME_CASES_FAILED
 from ForgettableSegLib.jobs.inputs import load_cases, load_predictor, rank_device
 from ForgettableSegLib.jobs.job import JobContext, JobResult
 from ForgettableSegLib.jobs.outputs import (
     CaseFolder,
+    OtherFile,
     failed_ids,
     for_each_case,
     gather,
@@ -47,6 +51,7 @@ class CaseOutcome:
         notes: sentences for the user.
         seconds: wall time by phase.
         cells: of the case's row in the summary.
+        others: files that are no volumes, by kind.
     """
 
     volumes: Mapping[str, np.ndarray]
@@ -55,6 +60,7 @@ class CaseOutcome:
     notes: Sequence[str]
     seconds: Mapping[str, float]
     cells: Mapping[str, Any]
+    others: Mapping[str, OtherFile] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,17 +119,21 @@ class CaseJob:
                 for note in found.notes:
                     context.warning(note, case=case.case_id)
                 tell(PHASES["review"][1])
-                folder = CaseFolder(output, case, file_format=request.file_format, kinds=self.kinds)
-                for kind, path in folder.write(found.volumes, found.geometry, found.review).items():
+                ending = FILE_FORMATS[0] if request.file_format == DICOM_SEG else request.file_format
+                folder = CaseFolder(output, case, file_format=ending, kinds=self.kinds)
+                for kind, path in folder.write(found.volumes, found.geometry, found.review, found.others).items():
                     context.artifact(kind, path, case=case.case_id)
                 return {**found.cells, "seconds": round(sum(found.seconds.values()), 2)}
 
-            rows = gather(for_each_case(context, cases, one, phase=self.phase, group=group), output, group)
+            model = predictor.model.name
+            # A job that is cancelled or cut off leaves the summary of what is done; ranks sum up together at the end.
+            keep = None if group.is_distributed else partial(_write_summary, output, model)
+            done_here = for_each_case(context, cases, one, phase=self.phase, group=group, keep=keep)
+            rows = gather(done_here, output, group)
         if not rows:
             return JobResult()
-        failed, model = failed_ids(rows), predictor.model.name
-        table = write_table(output / "summary.csv", rows)
-        content = write_text(output / "summary.json", to_json({"schema": 1, "model": model, "cases": rows}))
+        failed = failed_ids(rows)
+        table, content = _write_summary(output, model, rows)
         for path in (table, content):
             context.artifact(self.table_kind, path)
         done = [row for row in rows if row["status"] == "done"]
@@ -131,6 +141,11 @@ class CaseJob:
         lines = [*self.headlines(done), sentence, *([f"Failed: {', '.join(failed)}."] if failed else [])]
         result = {"output": str(output), "summary": str(content), "cases": len(rows), "failed": failed}
         return JobResult(EXIT_SOME_CASES_FAILED if failed else EXIT_DONE, result, "\n".join(lines))
+
+
+def _write_summary(output: Path, model: str, rows: Rows) -> tuple[Path, Path]:
+    table = write_table(output / "summary.csv", rows)
+    return table, write_text(output / "summary.json", to_json({"schema": 1, "model": model, "cases": rows}))
 
 
 def _share_teller(tell: Callable[[float], None]) -> Progress:

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from ForgettableSegLib.cases.geometry import Geometry
     from ForgettableSegLib.training.distributed import ProcessGroup
 
+OtherFile = tuple[str, Callable[[Path], None]]
+"""Ending of a file that is no volume, and what writes it."""
+
 
 def open_output(folder: str, cases: Iterable[Case], context: JobContext) -> Path:
     """Make the output folder and keep the job's log in it.
@@ -67,9 +70,13 @@ class CaseFolder:
         self._kinds = kinds
 
     def write(
-        self, volumes: Mapping[str, np.ndarray], geometry: Geometry, review: Mapping[str, Any] | None
+        self,
+        volumes: Mapping[str, np.ndarray],
+        geometry: Geometry,
+        review: Mapping[str, Any] | None,
+        others: Mapping[str, OtherFile] | None = None,
     ) -> dict[str, Path]:
-        """Write the volumes (by kind) and the review; return the paths by kind.
+        """Write the volumes (by kind), the review and other files; return the paths by kind.
 
         Raises:
             ForgettableSegError: OUTPUT_UNWRITABLE, DISK_FULL, or REQUEST_INVALID if a file is one of the inputs.
@@ -79,12 +86,16 @@ class CaseFolder:
         names = {kind: f"{self._case.case_id}_{kind}{self._format}" for kind in volumes}
         if review is not None:
             names["review"] = f"{self._case.case_id}_review.json"
+        others = others or {}
+        names |= {kind: f"{self._case.case_id}_{kind}{ending}" for kind, (ending, _) in others.items()}
         self._refuse_inputs(names.values())
         draft = self._folder.with_name(f".{uuid.uuid4().hex}")
         try:
             draft.mkdir(parents=True)
             for kind, volume in volumes.items():
                 write_volume(draft / names[kind], volume, geometry)
+            for kind, (_, write) in others.items():
+                write(draft / names[kind])
             if review is not None:
                 (draft / names["review"]).write_text(to_json(review), encoding="utf-8")
             self._put_in_place(draft, set(names.values()))
@@ -97,7 +108,7 @@ class CaseFolder:
         for name in names:
             (draft / name).replace(self._folder / name)
         for kind in self._kinds:
-            for ending in (".nrrd", ".nii.gz", ".json"):
+            for ending in (".nrrd", ".nii.gz", ".json", ".dcm", ".png"):
                 name = f"{self._case.case_id}_{kind}{ending}"
                 if name not in names and not self._is_input(self._folder / name):
                     (self._folder / name).unlink(missing_ok=True)
@@ -119,6 +130,7 @@ def for_each_case(
     *,
     phase: str,
     group: ProcessGroup,
+    keep: Callable[[Sequence[Mapping[str, Any]]], None] | None = None,
 ) -> list[dict[str, Any]]:
     """Run this rank's share of the cases; a case that fails is told of, and the others go on.
 
@@ -128,6 +140,7 @@ def for_each_case(
         run_one: does a case and returns its row; it is given a function to be told the done share of the case.
         phase: word for what is done.
         group: the ranks that share the cases.
+        keep: is given the rows so far after each case, so that what is done can be told of whatever comes then.
 
     Returns:
         A row a case of this rank: "case", "status" ("done" or "failed"), "message", and what ``run_one`` returned.
@@ -152,6 +165,8 @@ def for_each_case(
             context.case_failed(case.case_id, error)
             readable = explain(error, log=str(context.log_file))
             rows.append({"case": case.case_id, "status": "failed", "message": str(readable)})
+        if keep is not None:
+            keep(rows)
         context.progress(phase, index + 1, len(mine), case=case.case_id)
     return rows
 

@@ -23,7 +23,9 @@ from ForgettableSegLib.jobs.arguments import (
     ModelAction,
     Names,
     Region,
+    RegionMm,
     Seeds,
+    SegmentFormat,
     Settings,
     Shard,
     TaskSource,
@@ -90,8 +92,10 @@ class SegmentRequest(Request):
         device: auto, cpu, mps, cuda or cuda:<number>.
         heatmap: also write the two maps of estimated difficulty and the review.
         probabilities: also write the class probabilities.
-        file_format: ending of the volumes written.
+        file_format: ending of the volumes written; or "dicom-seg" for a DICOM Segmentation of a DICOM series.
+        preview: also write a picture of three planes through what was found.
         region: box of voxel indices [[x, y, z], [x, y, z]] (upper ends excluded) outside which is background, or None.
+        region_mm: the same by two corners in millimetres (LPS, ends included); or give ``region``, or neither.
     """
 
     job: ClassVar[str] = "segment"
@@ -102,10 +106,14 @@ class SegmentRequest(Request):
     device: Device = "auto"
     heatmap: Flag = True
     probabilities: Flag = False
-    file_format: FileFormat = ".nrrd"
+    file_format: SegmentFormat = ".nrrd"
+    preview: Flag = False
     region: Region | None = None
+    region_mm: RegionMm | None = None
 
     def _whole(self) -> str:
+        if self.region is not None and self.region_mm is not None:
+            return "The job 'segment' takes either the argument 'region' or the argument 'region_mm'."
         if (self.cases is None) == (self.input is None):
             return "The job 'segment' needs either the argument 'cases' or the argument 'input'."
         return ""

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from ForgettableSegLib.jobs.casewise import CaseJob, CaseOutcome, Progress
+from ForgettableSegLib.jobs.arguments import DICOM_SEG
+from ForgettableSegLib.jobs.casewise import CaseJob, CaseOutcome, Progress, Rows
 from ForgettableSegLib.jobs.job import JobContext, JobResult
+from ForgettableSegLib.jobs.outputs import OtherFile
 from ForgettableSegLib.jobs.requests import SegmentRequest
 
 if TYPE_CHECKING:
     from ForgettableSegLib.cases.case import Case
-    from ForgettableSegLib.inference.predictor import Predictor
+    from ForgettableSegLib.cases.task import Task
+    from ForgettableSegLib.inference.predictor import Predictor, Region, Segmentation
 
-KINDS = ("segmentation", "confidence", "prototype_ratio", "probabilities", "review")
+KINDS = ("segmentation", "confidence", "prototype_ratio", "probabilities", "review", "preview")
+_ML = " ml"
 
 
 def run(request: SegmentRequest, context: JobContext) -> JobResult:
@@ -22,28 +29,50 @@ def run(request: SegmentRequest, context: JobContext) -> JobResult:
         ForgettableSegError: if nothing can be segmented at all.
         Cancelled: what is complete stays.
     """
+    if request.file_format == DICOM_SEG:
+        from ForgettableSegLib.cases.dicom_seg import require_highdicom
+
+        require_highdicom()
+    if request.preview:
+        import matplotlib  # noqa: F401  before anything is computed
 
     def compute(predictor: Predictor, case: Case, progress: Progress) -> CaseOutcome:
         return _segment(predictor, case, request, progress)
 
-    job = CaseJob(phase="segment", verb="Segmented", kinds=KINDS, table_kind="volumes", compute=compute)
+    job = CaseJob(
+        phase="segment", verb="Segmented", kinds=KINDS, table_kind="volumes", compute=compute, headlines=_case_table
+    )
     return job.run(request, request.input if request.cases is None else request.cases, context)
 
 
 def _segment(predictor: Predictor, case: Case, request: SegmentRequest, progress: Progress) -> CaseOutcome:
+    others: dict[str, OtherFile] = {}
+    if request.file_format == DICOM_SEG:
+        from ForgettableSegLib.cases.dicom_seg import source_files
+
+        files = source_files(case)  # before anything is computed
     found = predictor.segment_case(
         case,
         heatmap=request.heatmap,
         probabilities=request.probabilities,
-        region=request.region,
+        region=request.region or _region(case, request),
         progress=progress,
     )
     volumes = {"segmentation": found.labels, **found.difficulty}
+    if request.file_format == DICOM_SEG:
+        from ForgettableSegLib.cases.dicom_seg import write_dicom_seg
+
+        model = predictor.model
+        del volumes["segmentation"]
+        write = partial(write_dicom_seg, labels=found.labels, files=files, task=model.task, model=model.name)
+        others["segmentation"] = (".dcm", write)
+    if request.preview:
+        others["preview"] = (".png", partial(_write_preview, case=case, task=predictor.model.task, found=found))
     if found.probabilities is not None:
         volumes["probabilities"] = found.probabilities
     whole = (found.review or {}).get("case_difficulty", {})
     difficulty = {name: whole.get(name) for name in ("difficulty", "percentile", "above_95")}
-    volumes_ml = {f"{name} ml": round(volume, 4) for name, volume in found.volumes_ml.items()}
+    volumes_ml = {f"{name}{_ML}": round(volume, 4) for name, volume in found.volumes_ml.items()}
     return CaseOutcome(
         volumes=volumes,
         geometry=found.geometry,
@@ -51,4 +80,45 @@ def _segment(predictor: Predictor, case: Case, request: SegmentRequest, progress
         notes=found.notes,
         seconds=found.seconds,
         cells={**difficulty, **volumes_ml},
+        others=others,
     )
+
+
+def _region(case: Case, request: SegmentRequest) -> Region | None:
+    """The box of voxels that the request gives in millimetres, if it does."""
+    if request.region_mm is None:
+        return None
+    from ForgettableSegLib.cases.files import read_header
+
+    return read_header(case.images[0]).geometry.index_box(*request.region_mm)
+
+
+def _write_preview(path: Path, *, case: Case, task: Task, found: Segmentation) -> None:
+    from ForgettableSegLib.cases.files import read_image
+    from ForgettableSegLib.evaluation.preview import draw_preview
+
+    image, _ = read_image(case, channels=len(task.channels))
+    volumes = ", ".join(f"{name} {millilitres(volume)} ml" for name, volume in found.volumes_ml.items())
+    picture = draw_preview(image[0], found.labels, found.geometry, task, title=f"{case.case_id}: {volumes}")
+    path.write_bytes(picture)
+
+
+def millilitres(volume: float) -> str:
+    """Three digits of a volume, and no more than tell of a voxel: 0.123, 1.23, 12.3, 1234."""
+    return f"{volume:.{3 if volume < 1 else 2 if volume < 10 else 1 if volume < 100 else 0}f}"
+
+
+def _case_table(rows: Rows) -> list[str]:
+    """A line a case: the volume of each class, and how hard it was for the model."""
+    names = list(dict.fromkeys(name for row in rows for name in row if name.endswith(_ML)))
+    if not names:
+        return []
+    table = [["case", *names, "difficulty"]]
+    for row in rows:
+        table.append([row["case"], *(millilitres(row[name]) for name in names), _verdict(row)])
+    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
+
+
+def _verdict(row: Mapping[str, Any]) -> str:
+    return "" if row.get("percentile") is None else f"percentile {row['percentile']:.0f}"

@@ -7,6 +7,7 @@ what the literal text leaves broken. Every difference between the two is one set
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -262,7 +263,9 @@ class TrainingSettings:
         fields = {field.name: field for field in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - set(fields)):
             msg = f"There is no training setting named '{unknown[0]}'."
-            raise ForgettableSegError(ErrorCode.SETTING_INVALID, msg, hint=f"The settings are: {', '.join(fields)}.")
+            (near,) = difflib.get_close_matches(str(unknown[0]), fields, n=1, cutoff=0)
+            hint = f"Did you mean '{near}'? Documentation/settings.md tells of all of them."
+            raise ForgettableSegError(ErrorCode.SETTING_INVALID, msg, hint=hint)
         converted = {name: _convert(name, fields[name].type, value) for name, value in values.items()}
         preset = converted.get("preset", "recommended")
         if preset not in PRESETS:
