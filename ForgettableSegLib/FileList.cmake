@@ -9,6 +9,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/cases/case_table.py
   ForgettableSegLib/cases/content.py
   ForgettableSegLib/cases/dicom.py
+  ForgettableSegLib/cases/dicom_seg.py
   ForgettableSegLib/cases/facts.py
   ForgettableSegLib/cases/files.py
   ForgettableSegLib/cases/findings.py
@@ -27,10 +28,13 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/cases/text_headers.py
   ForgettableSegLib/cases/validation.py
   ForgettableSegLib/cli.py
+  ForgettableSegLib/command_line.py
   ForgettableSegLib/errors.py
   ForgettableSegLib/evaluation/__init__.py
+  ForgettableSegLib/evaluation/canvas.py
   ForgettableSegLib/evaluation/figures.py
   ForgettableSegLib/evaluation/metrics.py
+  ForgettableSegLib/evaluation/preview.py
   ForgettableSegLib/evaluation/report.py
   ForgettableSegLib/evaluation/statistics.py
   ForgettableSegLib/evaluation/summary.py
