@@ -43,7 +43,9 @@ def test_the_pins_fit_the_requirements_and_cover_them() -> None:
 
 def test_what_the_library_imports_is_declared() -> None:
     """A package that comes only with another one disappears when that one drops it."""
-    declared = {canonicalize_name(need.name) for need in requirements("text", "report", "demo", "dicom")} | {"open-clip"}
+    declared = {canonicalize_name(need.name) for need in requirements("text", "report", "demo", "dicom")} | {
+        "open-clip"
+    }
     imported = {
         f"{canonicalize_name(name.split('.')[0])} in {file}"
         for file in python_files(LIBRARY)
