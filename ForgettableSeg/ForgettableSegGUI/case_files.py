@@ -14,7 +14,7 @@ from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
 from . import results
 from .i18n import tr as _
-from .reviews import channelTitle
+from .reviews import legendTitle
 
 CASE = "case"
 """Id of the one case of a job."""
@@ -62,10 +62,10 @@ def loadHeatmaps(
     for channel in channels:
         if channel not in paths:
             continue
-        name = f"{segmentationNode.GetName()} {channel.replace('_', ' ')}"
+        name = f"{segmentationNode.GetName()} {legendTitle(channel)}"
         node = readVolume(segmentationNode.GetScene(), paths[channel], name)
         placeOnGrid(node, referenceVolume)
-        styleHeatmap(node, title=channelTitle(channel))
+        styleHeatmap(node, title=legendTitle(channel))
         placeBeside(node, referenceVolume)
         results.setHeatmap(segmentationNode, channel, node)
         nodes[channel] = node

@@ -15,8 +15,8 @@ AUDITED = ("T1", "T2", "T3", "T4", "score")
 def channelTitle(channel: str) -> str:
     """Return how a channel of the heatmap is called on the screen."""
     titles = {
-        "confidence": _("Confidence (1 - probability)"),
-        "prototype_ratio": _("Prototype ratio"),
+        "confidence": _("Uncertainty"),
+        "prototype_ratio": _("Atypicality"),
         "T1": _("T1: far from its own prototype"),
         "T2": _("T2: near another prototype"),
         "T3": _("T3: squared error"),
@@ -24,6 +24,24 @@ def channelTitle(channel: str) -> str:
         "score": _("Sum of T1 to T4"),
     }
     return titles.get(channel, channel)
+
+
+def channelMeaning(channel: str) -> str:
+    """Return one sentence that says what a channel of the heatmap measures."""
+    meanings = {
+        "confidence": _("One minus the probability of the predicted class: high where the model is unsure."),
+        "prototype_ratio": _(
+            "The distance to the prototype of the predicted class against that of the nearest other one: high where "
+            "the tissue looks unlike what the model has learnt."
+        ),
+    }
+    scale = _("All values are percentiles: 100 is as high as the highest in cases that were held out of the training.")
+    return "<br>".join(filter(None, [meanings.get(channel, ""), scale]))
+
+
+def legendTitle(channel: str) -> str:
+    """Return the title of the legend, short enough to stand over its narrow bar."""
+    return channelTitle(channel).partition(":")[0]
 
 
 @dataclass(frozen=True)

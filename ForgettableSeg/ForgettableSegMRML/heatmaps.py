@@ -11,6 +11,9 @@ DEFAULT_THRESHOLD = 80.0  # percentile of training difficulty below which the ma
 _HIGHEST = 100.0
 _INFERNO = "vtkMRMLColorTableNodeFileInferno.txt"  # a file of the application; perceptually even
 _IRON = "vtkMRMLColorTableNodeIron"  # built in, always there
+# Slicer fits the legend's text to its width, whatever the font's size says: a narrow one stays smaller than structures.
+_LEGEND_SIZE = (0.06, 0.28)  # of the view's width and height
+_LEGEND_POSITION = (0.98, 0.04)
 _UNDERNEATH = "ForgettableSeg.ForegroundBefore"  # what a view showed before the first heatmap
 
 
@@ -22,7 +25,7 @@ def styleHeatmap(
     Args:
         volumeNode: map of percentiles.
         threshold: lowest percentile that is shown.
-        title: title of the legend.
+        title: title of the legend, one or two words.
     """
     if volumeNode.GetDisplayNode() is None:
         volumeNode.CreateDefaultDisplayNodes()
@@ -36,9 +39,11 @@ def styleHeatmap(
     setHeatmapThreshold(volumeNode, threshold)
     legend = slicer.vtkSlicerColorLogic.AddDefaultColorLegendDisplayNode(displayNode)
     if legend is not None:
-        legend.SetTitleText(f"{title}\n(percentile)")
+        legend.SetTitleText(title)
         legend.SetLabelFormat("%.0f")
-        legend.SetNumberOfLabels(5)
+        legend.SetNumberOfLabels(3)
+        legend.SetSize(*_LEGEND_SIZE)
+        legend.SetPosition(*_LEGEND_POSITION)
         legend.SetVisibility(False)
 
 
@@ -55,7 +60,7 @@ def showHeatmap(
         volumeNode: map of percentiles, styled by :func:`styleHeatmap`.
         backgroundVolume: the image; the views keep theirs if it is None.
         opacity: of the foreground, 0 to 1.
-        legend: show the colour legend.
+        legend: show the colour legend, in the largest slice view.
     """
     for view in _compositeNodes(volumeNode.GetScene()):
         if view.GetAttribute(_UNDERNEATH) is None:
@@ -118,5 +123,24 @@ def _compositeNodes(scene: slicer.vtkMRMLScene) -> Iterator[slicer.vtkMRMLSliceC
 
 def _showLegend(volumeNode: slicer.vtkMRMLVolumeNode, show: bool) -> None:
     legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(volumeNode.GetDisplayNode())
-    if legend is not None:
-        legend.SetVisibility(show)
+    if legend is None:
+        return
+    wasModifying = legend.StartModify()
+    legend.RemoveAllViewNodeIDs()
+    view = _largestView(volumeNode.GetScene())
+    if view is not None:
+        legend.AddViewNodeID(view.GetID())
+    legend.SetVisibility(show)
+    legend.EndModify(wasModifying)
+
+
+def _largestView(scene: slicer.vtkMRMLScene) -> slicer.vtkMRMLSliceNode | None:
+    """The slice view with most pixels among those on the screen, the red one among equals."""
+    count = scene.GetNumberOfNodesByClass("vtkMRMLSliceNode")
+    views = [scene.GetNthNodeByClass(index, "vtkMRMLSliceNode") for index in range(count)]
+    return max(views, key=_prominence, default=None)
+
+
+def _prominence(view: slicer.vtkMRMLSliceNode) -> tuple[bool, int, bool]:
+    width, height, _depth = view.GetDimensions()
+    return bool(view.IsMappedInLayout()), width * height, view.GetLayoutName() == "Red"

@@ -13,7 +13,7 @@ from .pictures import addText, capture, offscreenWindow
 _LABEL_SIZE = 15
 _LETTER_SIZE = 18
 _MARGIN = 8
-_MANAGER = "vtkMRMLSegmentationsDisplayableManager2D"
+_SEGMENTATIONS = "vtkMRMLSegmentationsDisplayableManager2D"
 
 
 class OffscreenSliceView:
@@ -23,9 +23,16 @@ class OffscreenSliceView:
         session: its scene holds the nodes to show.
         orientation: "Axial", "Coronal" or "Sagittal".
         size: width and height in pixels.
+        managers: what is drawn over the image; the outlines of segments by default.
     """
 
-    def __init__(self, session: HeadlessSession, orientation: str, size: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        session: HeadlessSession,
+        orientation: str,
+        size: tuple[int, int],
+        managers: Sequence[str] = (_SEGMENTATIONS,),
+    ) -> None:
         self._orientation = orientation
         self._size = size
         self._window, self._renderer = offscreenWindow(size)
@@ -36,7 +43,7 @@ class OffscreenSliceView:
         self._sliceNode = self._logic.AddSliceNode(orientation)
         self._sliceNode.SetOrientation(orientation)
         self._logic.ResizeSliceNode(*size)
-        self._manager = self._addSegmentationDisplay(session)
+        self._manager = self._addManagers(session, managers)
         self._mapper = self._addImage()
 
     def show(
@@ -89,11 +96,14 @@ class OffscreenSliceView:
         self._logic.SetMRMLScene(None)
         self._window.Finalize()
 
-    def _addSegmentationDisplay(self, session: HeadlessSession) -> slicer.vtkMRMLDisplayableManagerGroup:
-        """Attach the display of segmentations, by a factory of our own: the application's is not touched."""
+    def _addManagers(
+        self, session: HeadlessSession, managers: Sequence[str]
+    ) -> slicer.vtkMRMLDisplayableManagerGroup:
+        """Attach what draws over the image, by a factory of our own: the application's is not touched."""
         factory = slicer.vtkMRMLDisplayableManagerFactory()
         factory.SetMRMLApplicationLogic(session.applicationLogic)
-        factory.RegisterDisplayableManager(_MANAGER)
+        for manager in managers:
+            factory.RegisterDisplayableManager(manager)
         interactor = vtk.vtkRenderWindowInteractor()  # displayable managers do nothing without one
         interactor.SetRenderWindow(self._window)
         interactor.Initialize()

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import vtk
+from ForgettableSegMRML.headless import HeadlessSession
 from ForgettableSegMRML.heatmaps import (
     heatColorNodeID,
     hideHeatmap,
@@ -19,6 +21,7 @@ from ForgettableSegMRML.heatmaps import (
     styleHeatmap,
 )
 from ForgettableSegMRML.plots import TrainingPlots
+from ForgettableSegMRML.slice_view import OffscreenSliceView
 from ForgettableSegMRML.slices import centerOf, jumpSlices, lpsToRas
 from ForgettableSegMRML.tables import fillReviewTable, fillSummaryTable, fillVolumesTable
 from ForgettableSegMRML.volumes import readVolume
@@ -77,7 +80,7 @@ def volumes(scene, make_file: Callable[..., Path]):
 
 def test_a_heatmap_is_coloured_thresholded_and_has_a_legend(volumes) -> None:
     _image, heatmap, _views = volumes
-    styleHeatmap(heatmap, threshold=70, title="Confidence")
+    styleHeatmap(heatmap, threshold=70, title="Uncertainty")
     display = heatmap.GetScalarVolumeDisplayNode()
     assert not display.GetAutoWindowLevel()
     assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == (0, 100)
@@ -86,7 +89,7 @@ def test_a_heatmap_is_coloured_thresholded_and_has_a_legend(volumes) -> None:
     assert not display.GetInterpolate(), "voxels of a threshold are not blurred"
     assert display.GetColorNodeID() == "vtkMRMLColorTableNodeIron", "the built-in table, where Inferno is not there"
     legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(heatmap)
-    assert legend.GetTitleText().startswith("Confidence")
+    assert legend.GetTitleText() == "Uncertainty"
     assert not legend.GetVisibility(), "only while the heatmap is shown"
     styleHeatmap(heatmap)
     assert slicer.vtkSlicerColorLogic.GetNumberOfColorLegendDisplayNodes(heatmap) == 1
@@ -124,6 +127,62 @@ def test_the_heatmap_goes_on_and_off_and_leaves_the_views_as_they_were(scene, vo
     assert views[1].GetForegroundVolumeID() is None
     hideHeatmap(scene)
     assert views[0].GetForegroundVolumeID() == pet.GetID(), "taking it off twice changes nothing"
+
+
+def test_the_legend_stands_in_the_largest_view_on_the_screen(scene, volumes) -> None:
+    _image, heatmap, _views = volumes
+    slices = [scene.AddNewNodeByClass("vtkMRMLSliceNode", name) for name in ("Green", "Red", "Yellow")]
+    for node in slices:
+        node.SetLayoutName(node.GetName())
+        node.SetDimensions(300, 200, 1)
+        node.SetMappedInLayout(True)
+    styleHeatmap(heatmap)
+    legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(heatmap)
+
+    def shown_in() -> tuple[str, ...]:
+        showHeatmap(heatmap)
+        return legend.GetViewNodeIDs()
+
+    green, red, yellow = (node.GetID() for node in slices)
+    assert shown_in() == (red,)
+    slices[2].SetDimensions(700, 500, 1)
+    assert shown_in() == (yellow,)
+    slices[2].SetMappedInLayout(False)
+    slices[0].SetDimensions(300, 300, 1)
+    assert shown_in() == (green,)
+
+
+def test_the_legend_is_small_beside_the_picture_in_views_of_all_sizes(make_file) -> None:
+    path = make_file(np.zeros((4, 40, 40), np.float32))
+    for size in ((250, 200), (420, 420), (900, 600)):
+        with_it, without = (_rendered(size, path, legend=legend) for legend in (True, False))
+        covered = (with_it != without).any(axis=2)
+        assert covered.any(), "there is a legend"
+        lines = covered.any(axis=1)[::-1]  # from the top
+        title = int(np.argmin(lines[np.argmax(lines) :]))
+        assert title <= max(16, 0.05 * size[1]), f"a title of {title} pixels in a view of {size}"
+        rows, columns = np.flatnonzero(covered.any(1)), np.flatnonzero(covered.any(0))
+        assert np.ptp(rows) < 0.4 * size[1]
+        assert np.ptp(columns) < 0.3 * size[0]
+        assert columns.min() > 0.7 * size[0], "at the border"
+
+
+def _pixels(image: vtk.vtkImageData) -> np.ndarray:
+    width, height, _depth = image.GetDimensions()
+    return vtk_to_numpy(image.GetPointData().GetScalars()).reshape(height, width, -1).copy()
+
+
+def _rendered(size: tuple[int, int], path: Path, *, legend: bool) -> np.ndarray:
+    """Pixels ``[row from below, column, channel]`` of a slice view with a heatmap."""
+    session = HeadlessSession()
+    view = OffscreenSliceView(session, "Axial", size, ["vtkMRMLColorLegendDisplayableManager"])
+    image, heat = (readVolume(session.scene, path, name) for name in ("image", "heatmap"))
+    view.show(image, heat, 0.5)
+    styleHeatmap(heat, title="Uncertainty")
+    showHeatmap(heat, opacity=0.5, legend=legend)
+    pixels = _pixels(view.render())
+    view.close()
+    return pixels
 
 
 def test_taking_off_survives_that_nodes_were_removed(scene, volumes) -> None:

@@ -17,7 +17,7 @@ from ..i18n import tr as _
 from ..job_panel import JobPanel
 from ..job_state import JobState
 from ..panel import Context
-from ..reviews import AUDITED, HardSlice, Review, channelTitle
+from ..reviews import AUDITED, HardSlice, Review, channelMeaning, channelTitle
 from ..table import fillTable, fitColumns, keyOfRow
 from .export import exportReview
 from .job import AuditJob
@@ -91,6 +91,7 @@ class ReviewPanel(JobPanel):
             self.parameterNode.heatmapChannel = channels[0]
         titles = [(channel, channelTitle(channel)) for channel in channels]
         self.choose(self.ui.channelComboBox, titles, self.parameterNode.heatmapChannel)
+        self.ui.channelComboBox.setToolTip(channelMeaning(self.parameterNode.heatmapChannel))
         if review != self._shownReview:
             self._shownReview = review
             self._place = None
