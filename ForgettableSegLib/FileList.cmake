@@ -24,6 +24,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/cases/recipe.py
   ForgettableSegLib/cases/split.py
   ForgettableSegLib/cases/structures.py
+  ForgettableSegLib/cases/synthesis_recipe.py
   ForgettableSegLib/cases/task.py
   ForgettableSegLib/cases/text_headers.py
   ForgettableSegLib/cases/validation.py
@@ -114,6 +115,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/training/boundary.py
   ForgettableSegLib/training/checkpoint.py
   ForgettableSegLib/training/config.py
+  ForgettableSegLib/training/deformation.py
   ForgettableSegLib/training/distributed.py
   ForgettableSegLib/training/ensemble.py
   ForgettableSegLib/training/export.py
@@ -125,6 +127,8 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/training/recorder.py
   ForgettableSegLib/training/run.py
   ForgettableSegLib/training/settings.py
+  ForgettableSegLib/training/synthesis.py
+  ForgettableSegLib/training/synthetic_cases.py
   ForgettableSegLib/training/tables.py
   ForgettableSegLib/training/trainer.py
   ForgettableSegLib/training/validation.py

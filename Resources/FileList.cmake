@@ -18,6 +18,7 @@ set(FORGETTABLESEG_RESOURCE_FILES
   Resources/Models/hippocampus/README.md
   Resources/Models/hippocampus/model.json
   Resources/Models/hippocampus/weights.safetensors
+  Resources/Synthesis/head.json
   Resources/Terminology/structures.json
   Resources/TextEmbeddings/README.md
   Resources/TextEmbeddings/minilm_l6_v2.npz

@@ -49,6 +49,13 @@ WORDS = """
     left adrenal gland; right adrenal gland; ureter; bladder; urinary bladder; prostate; prostate peripheral zone
     prostate transition zone; peripheral zone; transition zone; central gland; prostate tumor; seminal vesicle; uterus
     ovary; cervix; cervical tumor; placenta; fetal brain; testis; tumor; tumour; lesion; cyst; metastasis; organ
+    left cerebral white matter; left cerebral cortex; left lateral ventricle; left inferior lateral ventricle
+    left cerebellar white matter; left cerebellar cortex; left thalamus; left caudate nucleus; left putamen
+    left globus pallidus; third ventricle; fourth ventricle; brain stem; left amygdala; left nucleus accumbens
+    left ventral diencephalon; right cerebral white matter; right cerebral cortex; right lateral ventricle
+    right inferior lateral ventricle; right cerebellar white matter; right cerebellar cortex; right thalamus
+    right caudate nucleus; right putamen; right globus pallidus; right amygdala; right nucleus accumbens
+    right ventral diencephalon
 """
 
 

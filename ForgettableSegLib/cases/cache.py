@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,8 @@ from ForgettableSegLib.cases.content import content_key
 from ForgettableSegLib.cases.files import disk_full, is_out_of_space
 from ForgettableSegLib.cases.grid import PreparedGrid
 from ForgettableSegLib.cases.labels import values_present
-from ForgettableSegLib.cases.preprocessing import Prepared, Preprocessing, prepare_case
+from ForgettableSegLib.cases.preprocessing import Prepared, Preprocessing, prepare_case, prepare_label_map
+from ForgettableSegLib.cases.synthesis_recipe import Recipe
 from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
@@ -44,7 +46,7 @@ class PreparedCase:
     Args:
         case_id: the case.
         group: its group.
-        image: float32 `[C, S, H, W]`, read-only.
+        image: float32 `[C, S, H, W]`, read-only; uint8 `[1, S', H', W']` of a label-map case, see `Prepared`.
         label: class index, uint8 `[S, H, W]`, read-only; None without a reference.
         foreground: for each foreground class index that occurs, up to 2000 random voxels, int32 `[n, 3]` (S, H, W).
         grid: where the voxels lie; leads back to the native grid.
@@ -58,6 +60,11 @@ class PreparedCase:
     foreground: Mapping[int, np.memmap]
     grid: PreparedGrid
     key: str
+
+    @property
+    def is_label_map(self) -> bool:
+        """Whether images are made of it while training."""
+        return self.image.dtype == np.uint8
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -96,6 +103,7 @@ class CaseCache:
         task: Task,
         preprocessing: Preprocessing,
         *,
+        recipe: Recipe | None = None,
         progress: Callable[[int, int, str], None] | None = None,
         on_error: Callable[[Case, ForgettableSegError], None] | None = None,
     ) -> list[PreparedCase]:
@@ -105,6 +113,7 @@ class CaseCache:
             cases: a case list, or cases.
             task: channels and classes.
             preprocessing: the settings.
+            recipe: of the images that are made from cases that are label maps alone.
             progress: called before each case with the number of cases done, the number of cases and the case's id; and
                 at the end. It may raise, for example `Cancelled`: nothing half-written stays.
             on_error: called for a case that cannot be used, which is then left out. Without it the error is raised.
@@ -116,15 +125,22 @@ class CaseCache:
             ForgettableSegError: `DISK_FULL`, `OUTPUT_UNWRITABLE`; and, without `on_error`, what is wrong with a case.
         """
         cases = list(cases)
-        folder = self._root / _settings_key(task, preprocessing)
-        _remove_leftovers(folder)
+        folder = self._root / _settings_key(task, preprocessing, None)
+        of_label_maps = folder if recipe is None else self._root / _settings_key(task, preprocessing, recipe)
+        for one in {folder, of_label_maps}:
+            _remove_leftovers(one)
         _allow_many_files()
         prepared = []
         for done, case in enumerate(cases):
             if progress:
                 progress(done, len(cases), case.case_id)
             try:
-                prepared.append(self._prepare_one(folder, case, task, preprocessing))
+                if case.is_label_map and recipe is not None:
+                    prepared.append(
+                        self._prepare_one(of_label_maps, case, partial(prepare_label_map, case, recipe, preprocessing))
+                    )
+                else:
+                    prepared.append(self._prepare_one(folder, case, partial(prepare_case, case, task, preprocessing)))
             except ForgettableSegError as error:
                 is_of_case = error.code not in (ErrorCode.DISK_FULL, ErrorCode.OUTPUT_UNWRITABLE)
                 if on_error is None or not is_of_case:
@@ -134,12 +150,12 @@ class CaseCache:
             progress(len(cases), len(cases), "")
         return prepared
 
-    def _prepare_one(self, folder: Path, case: Case, task: Task, preprocessing: Preprocessing) -> PreparedCase:
+    def _prepare_one(self, folder: Path, case: Case, prepare: Callable[[], Prepared]) -> PreparedCase:
         entry = folder / content_key(case)
         found = _open_entry(entry, case)
         if found is not None:
             return found
-        prepared = prepare_case(case, task, preprocessing)
+        prepared = prepare()
         try:
             _write_entry(entry, prepared)
         except OSError as error:
@@ -160,9 +176,11 @@ class CaseCache:
         return written
 
 
-def _settings_key(task: Task, preprocessing: Preprocessing) -> str:
+def _settings_key(task: Task, preprocessing: Preprocessing, recipe: Recipe | None) -> str:
     """Key of whatever changes the arrays: names, prompts and colours of classes do not."""
     settings = [_VERSION, preprocessing.to_dict(), len(task.channels), task.label_values]
+    if recipe is not None:
+        settings.append(recipe.key)
     return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 

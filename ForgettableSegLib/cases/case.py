@@ -52,6 +52,11 @@ class Case:
         """Images and label."""
         return self.images if self.label is None else (*self.images, self.label)
 
+    @property
+    def is_label_map(self) -> bool:
+        """Whether there is a label map alone, of which images can be made (`cases.synthesis_recipe`)."""
+        return self.label is not None and set(self.images) == {self.label}
+
 
 @dataclass(frozen=True)
 class CaseList:

@@ -20,6 +20,7 @@ from ForgettableSegLib.cases.intensity import ForegroundStatistics, Scaling, cli
 from ForgettableSegLib.cases.label_files import read_label
 from ForgettableSegLib.cases.labels import to_class_indices
 from ForgettableSegLib.cases.recipe import Preprocessing
+from ForgettableSegLib.cases.synthesis_recipe import Recipe
 from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
@@ -34,12 +35,13 @@ class Prepared:
     """A case as a network sees it.
 
     Args:
-        image: float32 `[C, S, H, W]`, normalised.
+        image: float32 `[C, S, H, W]`, normalised; of a label-map case value indices (`synthesis_recipe`) at the native
+            spacing, uint8 `[1, S', H', W']`.
         label: class index, uint8 `[S, H, W]`, or None.
         grid: where the voxels lie; leads back to the native grid.
     """
 
-    image: NDArray[np.float32]
+    image: NDArray[np.float32] | NDArray[np.uint8]
     label: NDArray[np.uint8] | None
     grid: PreparedGrid
 
@@ -59,6 +61,7 @@ def plan_preprocessing(
     spatial_dims: int,
     slice_axis: int | None = None,
     isotropic: bool = False,
+    spacing: Sequence[float] | None = None,
     progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> Preprocessing:
     """Derive the settings from the training cases: from them alone, or held-out cases would leak into the model.
@@ -73,6 +76,7 @@ def plan_preprocessing(
         spatial_dims: 2 or 3.
         slice_axis: axis of the LPS frame; None for the coarsest axis if it is clearly so, else axial.
         isotropic: see above.
+        spacing: millimetres along z, y, x instead of the median, 0 for each case's own; None for what is said above.
         progress: called before each case with those done and their number.
 
     Raises:
@@ -100,14 +104,16 @@ def plan_preprocessing(
     per_axis = [median(steps) for steps in zip(*spacings, strict=True)]
     if slice_axis is None:
         slice_axis = _coarsest_axis(per_axis)
-    spacing: list[float | None] = [median(sum(spacings, ()))] * 3 if isotropic else list(per_axis)
+    planned: list[float | None] = [median(sum(spacings, ()))] * 3 if isotropic else list(per_axis)
     if spatial_dims == 2 and not isotropic and slice_axis in (0, 1, 2):
-        spacing[slice_axis] = None
+        planned[slice_axis] = None
+    if spacing is not None:
+        planned = [step or None for step in spacing]
     return Preprocessing(
         spatial_dims=spatial_dims,
         modality=task.modality,
         slice_axis=slice_axis,
-        spacing=tuple(spacing),
+        spacing=tuple(planned),
         isotropic=isotropic,
         ct_statistics=statistics.result() if task.modality == "CT" else None,
     )
@@ -178,6 +184,23 @@ def prepare_case(case: Case, task: Task, preprocessing: Preprocessing, *, with_l
     if with_label and case.label is not None:
         label = to_class_indices(read_label(case, task, geometry=geometry), task)
     return prepare(image, geometry, preprocessing, label, name=str(case.images[0]))
+
+
+def prepare_label_map(case: Case, recipe: Recipe, preprocessing: Preprocessing) -> Prepared:
+    """Prepare a case that is a label map alone: its value indices keep their spacing, for images are made from them.
+
+    Args:
+        case: the case.
+        recipe: knows its label values.
+        preprocessing: the settings.
+
+    Raises:
+        ForgettableSegError: whatever reading it raises.
+    """
+    indices, geometry = recipe.read(case)
+    grid = PreparedGrid.plan(geometry, preprocessing.spacing, preprocessing.slice_axis)
+    label = np.ascontiguousarray(grid.to_prepared(recipe.classes[indices], nearest=True))
+    return Prepared(np.ascontiguousarray(grid.orient(indices))[None], label, grid)
 
 
 def restore(values: ArrayLike, prepared: HasGrid) -> NDArray[np.float32]:

@@ -57,6 +57,11 @@ class Preprocessing:
         if not all(math.isfinite(mean) and 0 < deviation < math.inf for mean, deviation in self.ct_statistics or ()):
             raise _invalid(f"The intensity statistics {self.ct_statistics!r} are no means and deviations above zero.")
 
+    @property
+    def sides_axis(self) -> int:
+        """Prepared axis (0 S, 1 H, 2 W) that runs from one side of the body to the other: x of the LPS frame."""
+        return 0 if self.slice_axis == 2 else 2
+
     def to_dict(self) -> dict[str, Any]:
         """Content for JSON; `from_dict` gives the same settings back."""
         content = asdict(self)

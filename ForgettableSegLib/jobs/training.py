@@ -44,6 +44,7 @@ def train(request: TrainRequest, context: JobContext) -> JobResult:
     from ForgettableSegLib.training.distributed import process_group
     from ForgettableSegLib.training.run import run_training
     from ForgettableSegLib.training.settings import TrainingSettings
+    from ForgettableSegLib.training.synthetic_cases import as_label_maps
 
     start = _start_model(request)
     kept = {} if start is None else {"spatial_dims": start.preprocessing.spatial_dims}
@@ -56,6 +57,8 @@ def train(request: TrainRequest, context: JobContext) -> JobResult:
         raise ForgettableSegError(ErrorCode.REQUEST_INVALID, message, hint=hint)
     task = load_task(request.task)
     cases = load_cases(request.cases, task)
+    if settings.synthesis is not None:
+        cases = as_label_maps(cases)
     if start is not None:
         cases = classes_to_train(cases, start.task, context, is_given=request.task is not None)
     task = require_task(cases.task or task, cases.source if isinstance(request.cases, str) else "The request")

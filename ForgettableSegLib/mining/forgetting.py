@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ForgettableSegLib.mining.prototypes import class_masks, full_precision
+from ForgettableSegLib.mining.prototypes import full_precision
 from ForgettableSegLib.mining.scores import true_class
 
 
@@ -26,10 +26,11 @@ def true_class_confidence(logits: Tensor, labels: Tensor) -> Tensor:
     """
     with full_precision(logits.device):
         z = logits.detach().float().flatten(2)
-        masks = class_masks(labels, z.shape[1])
-        confidence = true_class(z.log_softmax(1), labels.flatten(1).long().clamp(0, z.shape[1] - 1)).exp()
-        foreground, valid = masks[:, 1:].sum(1), masks.sum(1)
-        mask = torch.where(foreground.sum(1, keepdim=True) > 0, foreground, valid)
+        flat = labels.flatten(1).long()
+        confidence = true_class(z.log_softmax(1), flat.clamp(0, z.shape[1] - 1)).exp()
+        valid = flat < z.shape[1]
+        foreground = valid & (flat > 0)
+        mask = torch.where(foreground.any(1, keepdim=True), foreground, valid)
         return (confidence * mask).sum(1) / mask.sum(1).clamp_min(1)
 
 
@@ -49,13 +50,22 @@ def is_correct(logits: Tensor, labels: Tensor, *, dice: float = 0.75, false_area
     num_classes = logits.shape[1]
     valid = labels.flatten(1) < num_classes
     best = logits.max(1).indices  # On the CPU many times faster than argmax.
-    predicted = class_masks(best.masked_fill(~valid.view_as(labels), num_classes), num_classes)[:, 1:]
-    reference = class_masks(labels, num_classes)[:, 1:]
-    sizes = reference.sum(2)
-    coefficient = 2 * (predicted * reference).sum(2) / (predicted.sum(2) + sizes).clamp_min(1)
+    reference = labels.flatten(1).long().masked_fill(~valid, num_classes)
+    predicted = best.flatten(1).masked_fill(~valid, num_classes)
+    both = reference.masked_fill(predicted != reference, num_classes)
+    # Counted, for a mask a class costs more than the network with many classes.
+    sizes, found, overlap = (_voxels_of_classes(one, num_classes) for one in (reference, predicted, both))
+    coefficient = 2 * overlap / (found + sizes).clamp_min(1)
     right = ((coefficient >= dice) | (sizes == 0)).all(1)
-    clean = predicted.sum((1, 2)) <= false_area * valid.sum(1)
+    clean = found.sum(1) <= false_area * valid.sum(1)
     return torch.where(sizes.sum(1) > 0, right, clean)
+
+
+def _voxels_of_classes(classes: Tensor, num_classes: int) -> Tensor:
+    """Voxels of each foreground class in each sample, ``[B, C - 1]``; of ``[B, N]``, `num_classes` being no class."""
+    rows = torch.arange(len(classes), device=classes.device).unsqueeze(1) * (num_classes + 1)
+    counts = torch.bincount((classes + rows).flatten(), minlength=len(classes) * (num_classes + 1))
+    return counts.view(len(classes), -1)[:, 1:num_classes]
 
 
 class ForgettingStatistics:

@@ -15,6 +15,7 @@ from ForgettableSegLib.cases.cache import PreparedCase
 from ForgettableSegLib.cases.case import Case, CaseList
 from ForgettableSegLib.cases.preprocessing import Preprocessing, plan_preprocessing
 from ForgettableSegLib.cases.split import Split, split_cases
+from ForgettableSegLib.cases.synthesis_recipe import Recipe, find_recipe
 from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 from ForgettableSegLib.models.package import ModelPackage
@@ -58,6 +59,11 @@ class RunConfig:
     text: dict[str, Any]
     start: dict[str, Any] | None
     contents: dict[str, str]
+
+    @property
+    def recipe(self) -> Recipe | None:
+        """Of the images that are made from label maps; None where the setting is off."""
+        return None if self.settings.synthesis is None else find_recipe(self.settings.synthesis, self.task)
 
     def to_dict(self) -> dict[str, Any]:
         """The configuration as JSON types."""
@@ -178,6 +184,7 @@ def configure(
             spatial_dims=settings.spatial_dims,
             slice_axis=settings.slice_axis,
             isotropic=settings.isotropic,
+            spacing=settings.spacing,
             progress=tell,
         )
     if start is not None and preprocessing.spatial_dims != settings.spatial_dims:

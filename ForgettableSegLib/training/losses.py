@@ -53,6 +53,22 @@ def _probabilities_and_one_hot(logits: Tensor, labels: Tensor) -> tuple[Tensor, 
     return probabilities, one_hot
 
 
+def _class_sums(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sums over the valid voxels of a batch for each foreground class, each (C - 1,), float32.
+
+    Of its probability where it is the true class, of its probability everywhere, and of its voxels. No one-hot labels
+    are made, which with many classes cost more than the network.
+    """
+    valid = (labels != IGNORE_LABEL).flatten()
+    true = labels.flatten().long() * valid
+    probabilities = torch.softmax(logits.float(), dim=1) * (labels != IGNORE_LABEL)[:, None]
+    of_true = probabilities.gather(1, true.view(labels.shape)[:, None]).flatten()
+    overlap = torch.zeros(logits.shape[1], device=logits.device).index_add(0, true, of_true)
+    predicted = probabilities.sum([0, *range(2, logits.ndim)])
+    wanted = torch.zeros_like(overlap).index_add(0, true, valid.float())
+    return overlap[1:], predicted[1:], wanted[1:]
+
+
 def soft_dice_loss(logits: Tensor, labels: Tensor, all_reduce: AllReduce | None = None) -> Tensor:
     """One minus the soft Dice of each foreground class over the whole batch, averaged over the classes.
 
@@ -66,10 +82,8 @@ def soft_dice_loss(logits: Tensor, labels: Tensor, all_reduce: AllReduce | None 
     Returns:
         Scalar in [0, 1].
     """
-    probabilities, one_hot = _probabilities_and_one_hot(logits, labels)
-    voxels = [0, *range(2, logits.ndim)]
-    overlap = (probabilities * one_hot).sum(voxels)[1:]
-    total = probabilities.sum(voxels)[1:] + one_hot.sum(voxels)[1:]
+    overlap, predicted, wanted = _class_sums(logits, labels)
+    total = predicted + wanted
     if all_reduce is not None:
         overlap, total = all_reduce(torch.stack([overlap, total]))
     smooth = 1e-5
@@ -81,10 +95,7 @@ def tversky_loss(logits: Tensor, labels: Tensor, all_reduce: AllReduce | None = 
 
     Args and returns are those of `soft_dice_loss`.
     """
-    probabilities, one_hot = _probabilities_and_one_hot(logits, labels)
-    voxels = [0, *range(2, logits.ndim)]
-    overlap = (probabilities * one_hot).sum(voxels)[1:]
-    predicted, wanted = probabilities.sum(voxels)[1:], one_hot.sum(voxels)[1:].float()
+    overlap, predicted, wanted = _class_sums(logits, labels)
     if all_reduce is not None:
         overlap, predicted, wanted = all_reduce(torch.stack([overlap, predicted, wanted]))
     errors = TVERSKY_ALPHA * (predicted - overlap) + TVERSKY_BETA * (wanted - overlap)

@@ -17,7 +17,9 @@ from torch import Tensor
 
 from ForgettableSegLib.cases.cache import PreparedCase
 from ForgettableSegLib.cases.labels import IGNORE_LABEL
+from ForgettableSegLib.cases.synthesis_recipe import Recipe
 from ForgettableSegLib.network.context import with_neighbours
+from ForgettableSegLib.training.deformation import Deformation, deformed
 
 # After so many batches the pages of the memory-mapped arrays are given back, so that resident memory does not grow with
 # the number of cases.
@@ -54,12 +56,27 @@ class PatchReader:
         cases: the training cases.
         patch_size: voxels an axis, two or three numbers; two mean patches of one slice.
         context_slices: k; patches of one slice come with the k slices before and after it as further channels.
+        recipe: of the images that are made from label maps; only for cases that are label maps alone.
+        sides_axis: axis (S, H or W) from one side of the body to the other.
     """
 
-    def __init__(self, cases: Sequence[PreparedCase], patch_size: Sequence[int], *, context_slices: int = 0) -> None:
+    def __init__(
+        self,
+        cases: Sequence[PreparedCase],
+        patch_size: Sequence[int],
+        *,
+        context_slices: int = 0,
+        recipe: Recipe | None = None,
+        sides_axis: int = 2,
+    ) -> None:
         self.cases = list(cases)
+        self.recipe = recipe
+        self.are_label_maps = torch.tensor([case.is_label_map for case in self.cases])
+        has_sides = recipe is not None and bool((recipe.opposite != np.arange(len(recipe.opposite))).any())
+        self.sides_axis = sides_axis if has_sides else None
         self.is_2d = len(patch_size) == 2
         self.context_slices = context_slices
+        self._tissues = None if recipe is None else recipe.tissue_of_value
         self.patch_shape = (1, *patch_size) if self.is_2d else tuple(patch_size)
         self.shapes = np.array([case.label.shape for case in self.cases], dtype=np.int64)
         self.first_slice = np.concatenate([[0], np.cumsum(self.shapes[:, 0])])
@@ -76,16 +93,18 @@ class PatchReader:
         case = int(np.searchsorted(self.first_slice, slice_id, side="right")) - 1
         return case, int(slice_id - self.first_slice[case])
 
-    def read(self, references: Tensor) -> Batch:
+    def read(self, references: Tensor, draw: int | None = None) -> Batch:
         """Read patches.
 
         Args:
             references: (B, 4), int64, see `Batch`.
+            draw: decides how label maps are deformed; None leaves them as they are.
 
         Returns:
-            The batch, in memory that is its own. Outside the case images are 0 and labels 255.
+            The batch, in memory that is its own. Outside the case images are 0 and labels 255. The images of
+            label-map cases are numbers of tissues, deformed; `ImageSynthesis` makes images of them.
         """
-        size, channels = len(references), self.cases[0].image.shape[0]
+        size, channels = len(references), max(case.image.shape[0] for case in self.cases)
         if self.is_2d:
             channels *= 2 * self.context_slices + 1
         images = np.zeros((size, channels, *self.patch_shape), dtype=np.float32)
@@ -93,6 +112,10 @@ class PatchReader:
         corners = references.numpy()
         for row, (number, *corner) in enumerate(corners.tolist()):
             case = self.cases[number]
+            if case.is_label_map:
+                tissues, labels[row] = self._deformed(case, corner, None if draw is None else (draw, row))
+                images[row] = tissues[:, None] if self.is_2d else tissues
+                continue
             source, target = [], []
             for start, length, extent in zip(corner, self.patch_shape, case.label.shape, strict=True):
                 first, last = max(start, 0), min(start + length, extent)
@@ -112,6 +135,19 @@ class PatchReader:
         if self.is_2d:
             images, labels = images[:, :, 0], labels[:, 0]
         return Batch(torch.from_numpy(images), torch.from_numpy(labels), references, ids)
+
+    def _deformed(
+        self, case: PreparedCase, corner: Sequence[int], draw: Sequence[int] | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Tissues `[S + 2k, H, W]` and class indices `[S, H, W]` of a patch of a label map, changed in its place."""
+        change = Deformation.identity()
+        if draw is not None:
+            extent = [length * step for length, step in zip(self.patch_shape, case.spacing, strict=True)]
+            change = Deformation.draw(np.random.default_rng(draw), extent, sides_axis=self.sides_axis)
+        k = self.context_slices if self.is_2d else 0
+        values = deformed(case, corner, self.patch_shape, k, change)
+        classes = self.recipe.classes[values[k : len(values) - k]]
+        return self._tissues[values], self.recipe.opposite[classes] if change.flipped else classes
 
     def _give_pages_back(self) -> None:
         with self._lock:
@@ -155,6 +191,10 @@ class PatchSampler:
         depth = self.reader.patch_shape[0]
         patches = sum(-(-int(n) // depth) for n in self.reader.shapes[:, 0])
         return max(1, -(-patches // self.batch_size))
+
+    def draw(self, iteration: int, *, replay: bool = False) -> int:
+        """Number that decides what this rank changes at random in the batch, or the replay, of an iteration."""
+        return self.seed * 1_000_003 + 2 * (iteration * self.world_size + self.rank) + replay
 
     def references(self, iteration: int) -> Tensor:
         """The patches of this rank in an iteration, (B / world_size, 4)."""
@@ -227,7 +267,7 @@ class Prefetcher:
         """Iterations `first` to `last` (not included) with their batches, in order."""
 
         def load(iteration: int) -> Batch:
-            return self._reader.read(self._sampler.references(iteration))
+            return self._reader.read(self._sampler.references(iteration), self._sampler.draw(iteration))
 
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="patches") as pool:
             coming = pool.submit(load, first) if first < last else None

@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from ForgettableSegLib.cases.cache import CaseCache, PreparedCase
 from ForgettableSegLib.cases.case import CaseList
-from ForgettableSegLib.cases.split import Split
+from ForgettableSegLib.cases.split import Split, split_cases
 from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 from ForgettableSegLib.memory import peak_memory
@@ -33,6 +33,7 @@ from ForgettableSegLib.training.distributed import ProcessGroup
 from ForgettableSegLib.training.patches import PatchReader
 from ForgettableSegLib.training.recorder import Listener, Recorder
 from ForgettableSegLib.training.settings import TrainingSettings
+from ForgettableSegLib.training.synthetic_cases import with_synthetic_images
 from ForgettableSegLib.training.tables import write_samples
 from ForgettableSegLib.training.trainer import Trainer
 
@@ -109,6 +110,20 @@ def run_training(
             group.wait()  # before rank 0 writes what the others look for
         recorder = Recorder(listener, folder, is_main=group.is_main)
         _seed(settings.seed)
+        if split is None:
+            labelled = [case for case in cases if case.label is not None]
+            split = split_cases(labelled, ratios=settings.split_ratios, seed=settings.seed) if labelled else None
+        if split is not None:
+            cases = with_synthetic_images(
+                cases,
+                task,
+                settings.synthesis,
+                split,
+                folder,
+                write=group.is_main,
+                progress=lambda done, of: recorder.progress("make images", done, of),
+            )
+            group.wait()
         config, text = configure(cases, task, name=name, settings=settings, start=start, split=split, recorder=recorder)
         network = build_network(config.network)
         network.set_text(text.vectors)
@@ -193,6 +208,7 @@ def _prepare(
             wanted,
             config.task,
             config.preprocessing,
+            recipe=config.recipe,
             progress=tell,
             on_error=lambda case, error: recorder.listener.case_failed(case.case_id, error),
         )
@@ -219,7 +235,11 @@ def _trainer(
         network=network.to(device),
         settings=config.settings,
         reader=PatchReader(
-            prepared["train"], config.patch_size, context_slices=config.network.get("context_slices", 0)
+            prepared["train"],
+            config.patch_size,
+            context_slices=config.network.get("context_slices", 0),
+            recipe=config.recipe,
+            sides_axis=config.preprocessing.sides_axis,
         ),
         validation_cases=prepared["validation"],
         class_names=class_names(config.task),

@@ -70,6 +70,7 @@ class TrainingSettings:
         patch_size: voxels, one number an axis of the patch; None takes the median slice, in multiples of 16 up to 256.
         slice_axis: 0 axial, 1 coronal, 2 sagittal; None takes the axis of the largest spacing, else axial.
         isotropic: resample to one spacing on all axes (the paper) instead of the median of each axis.
+        spacing: mm between voxels along z, y, x instead of the median, 0 for each case's own.
         architecture: the U-Net of this library, or one to compare it with; text and penultimate features need "unet",
             and "unetr" needs a `patch_size` in multiples of 16.
         context_slices: slices before and after each one that a 2D network sees as further channels.
@@ -110,6 +111,9 @@ class TrainingSettings:
         mirror_axes: axes of the case, its slices first (0) and then rows (1) and columns (2), along which patches are
             mirrored at random; the model then averages over the mirror images of what it segments. In 2D axis 0 needs
             `context_slices`. Not for structures that only their side tells apart.
+        synthesis: how images are made from cases that are label maps alone, while training: "head" for whole heads with
+            FreeSurfer's label values, "random" for any task, or the path of a JSON file laid out like those in
+            Resources/Synthesis; None refuses such cases.
         split_ratios: training, validation and held-out cases.
         seed: same seed, data and machine give the same model.
         device: "auto", "cpu", "mps", "cuda" or "cuda:n".
@@ -123,6 +127,7 @@ class TrainingSettings:
     patch_size: tuple[int, ...] | None = None
     slice_axis: int | None = None
     isotropic: bool = False
+    spacing: tuple[float, ...] | None = None
     context_slices: int = 0
     architecture: str = "unet"
     features: tuple[int, ...] = (32, 32, 64, 128, 256)
@@ -173,6 +178,7 @@ class TrainingSettings:
     spatial_augmentation: bool = True
     strong_augmentation: bool = False
     mirror_axes: tuple[int, ...] = ()
+    synthesis: str | None = None
     split_ratios: tuple[int, int, int] = (4, 1, 1)
     seed: int = 0
     device: str = "auto"
@@ -203,6 +209,8 @@ class TrainingSettings:
             _refuse("patch_size", list(self.patch_size), f"{self.spatial_dims} numbers of at least 4")
         if len(set(self.mirror_axes) & {0, 1, 2}) < len(self.mirror_axes):
             _refuse("mirror_axes", list(self.mirror_axes), "some of 0, 1 and 2, each once")
+        if self.spacing is not None and (len(self.spacing) != 3 or not all(0 <= step <= 1000 for step in self.spacing)):
+            _refuse("spacing", list(self.spacing), "three numbers from 0 to 1000 mm")
         if len(self.admission_window) != 2 or not 0 <= self.admission_window[0] < self.admission_window[1] <= 1:
             _refuse("admission_window", list(self.admission_window), "two rising numbers from 0 to 1")
         if len(self.features) < 2 or min(self.features) < 1:

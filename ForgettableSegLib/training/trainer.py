@@ -20,6 +20,7 @@ from ForgettableSegLib.training.miner import Miner, MiningReport
 from ForgettableSegLib.training.patches import Batch, PatchReader, PatchSampler, Prefetcher
 from ForgettableSegLib.training.recorder import Recorder
 from ForgettableSegLib.training.settings import TrainingSettings
+from ForgettableSegLib.training.synthesis import ImageSynthesis
 from ForgettableSegLib.training.tables import bank_entries
 from ForgettableSegLib.training.validation import validation_dice
 
@@ -90,6 +91,7 @@ class Trainer:
             mirror_axes=network.mirror_axes,
             context_slices=reader.context_slices,
         )
+        self.synthesis = None if reader.recipe is None else ImageSynthesis(reader.recipe, reader.context_slices)
         self.use_features = settings.score_features == "penultimate" and settings.pbs
         if self.use_features and not network.feature_size:
             msg = "The model's architecture has no penultimate features that scores could be made of."
@@ -166,15 +168,18 @@ class Trainer:
     def _prepared(self, batch: Batch, iteration: int, *, replay: bool = False) -> Batch:
         """The batch on the device, augmented with draws that depend on seed, rank and iteration alone."""
         images, labels = batch.images.to(self.device), batch.labels.to(self.device)
-        number = 2 * (iteration * self.group.world_size + self.group.rank) + replay
-        images, labels = self.augmentation(images, labels, self.settings.seed * 1_000_003 + number)
+        draw = self.sampler.draw(iteration, replay=replay)
+        if self.synthesis is not None:
+            images, labels = self.synthesis(images, labels, self.reader.are_label_maps[batch.references[:, 0]], draw)
+        images, labels = self.augmentation(images, labels, draw)
         return Batch(images, labels, batch.references, batch.ids)
 
     def _replay_batch(self, iteration: int) -> Batch:
         """Line 12: a batch of the bank, cut out again and augmented afresh, or the very patches that were stored."""
         replay = self.miner.bank.sample(self.batch_size, iteration=iteration, allow_partial=True)
         if self.settings.store == "reference":
-            return self._prepared(self.reader.read(replay.payload["references"]), iteration, replay=True)
+            draw = self.sampler.draw(iteration, replay=True)
+            return self._prepared(self.reader.read(replay.payload["references"], draw), iteration, replay=True)
         images, labels = replay.payload["images"].float(), replay.payload["labels"]
         return Batch(images.to(self.device), labels.to(self.device), torch.empty(0), replay.ids)
 
