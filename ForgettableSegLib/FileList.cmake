@@ -77,6 +77,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/jobs/requests.py
   ForgettableSegLib/jobs/resume.py
   ForgettableSegLib/jobs/segment.py
+  ForgettableSegLib/jobs/time_left.py
   ForgettableSegLib/jobs/train.py
   ForgettableSegLib/jobs/training.py
   ForgettableSegLib/jobs/validate.py

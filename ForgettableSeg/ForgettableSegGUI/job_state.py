@@ -24,6 +24,7 @@ def phaseTitle(phase: str) -> str:
         "segment": _("Segmenting"),
         "train": _("Training"),
         "measure": _("Measuring the speed"),
+        "validate the model": _("Validating the model"),
         "validate": _("Checking the cases"),
         "audit": _("Comparing with the reference"),
         "check": _("Checking the device"),
@@ -75,7 +76,9 @@ class JobState:
             if event["phase"] != self.phase:
                 self._said = None
             self.phase, self.step, self.of = event["phase"], float(event["step"] or 0), float(event["of"] or 0)
-            self.left, self.case = self._timeLeft(event.get("eta_s")), event.get("case") or ""
+            whole = event.get("job_eta_s")
+            self.left = self._timeLeft(event.get("eta_s") if whole is None else whole)
+            self.case = event.get("case") or ""
         elif kind in ("paused", "resumed"):
             self.paused = kind == "paused"
         elif kind == "artifact":

@@ -248,7 +248,8 @@ class RunListener(JobContext):
             return
         first, last = (0, _TRAINING_SHARE) if phase == "train" else (_TRAINING_SHARE, 1)
         share = first + (last - first) * step / of
-        self._context.progress("run experiments", round(self._index + share, 3), self._of, case=self._label)
+        at = f"{self._label}, {phase} {step:g} of {of:g}"
+        self._context.progress("run experiments", round(self._index + share, 3), self._of, case=at)
 
     def warning(self, text: str, *, case: str | None = None) -> None:
         """Pass it on, with the run that it is about."""

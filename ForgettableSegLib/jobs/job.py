@@ -7,7 +7,7 @@ import os
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from ForgettableSegLib.errors import Cancelled, ForgettableSegError
 from ForgettableSegLib.jobs.exit_codes import EXIT_DONE, EXIT_SOME_CASES_FAILED
 from ForgettableSegLib.jobs.failures import explain
+from ForgettableSegLib.jobs.time_left import Outlook, Phase
 from ForgettableSegLib.resources import user_dir
 
 Event = dict[str, Any]
@@ -39,13 +40,6 @@ class JobResult:
     exit_code: int = EXIT_DONE
     result: Mapping[str, Any] = field(default_factory=dict)
     text: str = ""
-
-
-@dataclass
-class _Phase:
-    first_step: float
-    started: float
-    last_sent: float
 
 
 class JobContext:
@@ -76,7 +70,9 @@ class JobContext:
         self._wake = threading.Condition()
         self._cancelled = False
         self._paused = False
-        self._phases: dict[str, _Phase] = {}
+        self._phases: dict[str, Phase] = {}
+        self._outlook: Outlook | None = None
+        self._waited = 0.0  # the time left is judged by the time at work
         self._log_file: Path | None = None
 
     def emit(self, event: Mapping[str, Any]) -> None:
@@ -111,18 +107,34 @@ class JobContext:
             of: how much there is to do.
             case: the case at work.
         """
-        now = self._clock()
         with self._lock:
+            now = self._clock() - self._waited
             state = self._phases.get(phase)
             if state is None or step < state.first_step:
-                state = self._phases[phase] = _Phase(first_step=step, started=now, last_sent=-1.0)
+                state = self._phases[phase] = Phase(step, now)
             elif now - state.last_sent < PROGRESS_INTERVAL_S and step < of:
                 return
             state.last_sent = now
-            done = step - state.first_step
-            eta = round((now - state.started) / done * (of - step), 1) if done > 0 else None
-        event = {"event": "progress", "phase": phase, "step": step, "of": of, "eta_s": eta}
+            left = {"eta_s": state.report(step, of, now)}
+            for name, other in self._phases.items():
+                if name != phase:
+                    other.interrupted(now)
+            if self._outlook is not None:
+                left["job_eta_s"] = self._job_left(self._outlook, phase, state, step, of, now)
+        times = {name: None if value is None else round(value, 1) for name, value in left.items()}
+        event = {"event": "progress", "phase": phase, "step": step, "of": of, **times}
         self.emit(event | ({} if case is None else {"case": case}))
+
+    def expect(self, phases: Sequence[tuple[str, float]], *, like: str) -> None:
+        """Tell what the job has before it, see `Outlook`: progress then says what is left of all of it, too."""
+        with self._lock:
+            self._outlook = Outlook(phases, like=like)
+
+    def _job_left(self, outlook: Outlook, phase: str, state: Phase, step: float, of: float, now: float) -> float | None:
+        if phase == outlook.like and step >= of:
+            outlook.seconds_a_step = state.seconds_a_step()
+        outlook.begin(phase)
+        return outlook.left(self._phases.get(outlook.current), now)
 
     def case_failed(self, case: str, error: BaseException) -> None:
         """Tell that a case could not be done; the others go on."""
@@ -173,10 +185,8 @@ class JobContext:
         self.emit({"event": "paused"})
         with self._wake:
             self._wake.wait_for(lambda: self._cancelled or not self._paused)
-        waited = self._clock() - before
         with self._lock:
-            for phase in self._phases.values():
-                phase.started += waited  # the time left is judged by the time at work
+            self._waited += self._clock() - before
         self.emit({"event": "resumed"})
 
     def log_to(self, folder: Path) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
     from ForgettableSegLib.cases.case import Case
+    from ForgettableSegLib.cases.split import Split
     from ForgettableSegLib.evaluation.metrics import ClassResult
     from ForgettableSegLib.inference.predictor import Predictor
     from ForgettableSegLib.models.package import ModelPackage
@@ -75,6 +76,8 @@ def train(request: TrainRequest, context: JobContext) -> JobResult:
         if start is not None and split is not None and group.is_main:
             _judge_before(start, task, _kept_out(labelled, split)[0], folder, device, context)
         context.log_to(folder)
+        if split is not None:
+            _expect(split, settings.mirror_axes, context)
         outcome = run_training(
             cases=cases,
             task=task,
@@ -102,14 +105,24 @@ def resume(request: ResumeRequest, context: JobContext) -> JobResult:
     from ForgettableSegLib.training.run import resume_training
 
     folder = Path(request.run).absolute()
-    settings = RunConfig.read(folder).settings
+    config = RunConfig.read(folder)
+    settings = config.settings
     forget_predictors()
     with process_group() as group:
         context.quiet = not group.is_main
         context.log_to(folder)
         device = rank_device(settings.device, group)
+        _expect(config.split, settings.mirror_axes, context)
         outcome = resume_training(folder=folder, device=device, listener=context, group=group)
         return finish(outcome, device, group, context)
+
+
+def _expect(split: Split, mirror_axes: Sequence[int], context: JobContext) -> None:
+    """Tell what comes after the training, in cases validated: these average over all mirror images."""
+    images = 2 ** len(mirror_axes)
+    judged = len(split.test or split.validation)
+    phases = [("train", 0), ("calibrate", images * len(split.validation)), ("evaluate the model", images * judged)]
+    context.expect(phases, like="validate the model")
 
 
 def _refuse_telling_name(name: str, cases: Sequence[Case]) -> None:

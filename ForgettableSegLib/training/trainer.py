@@ -235,7 +235,7 @@ class Trainer:
                 patch_size=self.patch_size,
                 device=self.device,
                 group=self.group,
-                on_case=lambda done, of: None if self.group.is_distributed else self._safe_point(),
+                on_case=self._validation_case,
             )
         known = [value for value in dice if not math.isnan(value)]
         self.last_dice = sum(known) / len(known) if known else None
@@ -249,6 +249,11 @@ class Trainer:
         if self.settings.fsb:
             entries = bank_entries(self.reader, self.miner, self.class_names, self.iteration)
             self.recorder.bank(self.iteration, entries)
+
+    def _validation_case(self, done: int, of: int) -> None:
+        if not self.group.is_distributed:
+            self._safe_point()
+        self.recorder.progress("validate the model", done, of)
 
     def _snapshot(self, mean: float, dice: list[float]) -> dict[str, Any]:
         weights = {name: tensor.detach().cpu().clone() for name, tensor in self.learner.judged.state_dict().items()}

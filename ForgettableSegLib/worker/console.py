@@ -79,6 +79,21 @@ def _of_case(event: Event) -> str:
     return f"case '{event['case']}': " if event.get("case") else ""
 
 
+def _far(event: Event, note: str) -> str:
+    """How far a phase is, what it is at, and how long it and the whole job still take."""
+    at_end = event["step"] >= event["of"]
+    # While something is at work, the step counts what is done before it.
+    step = min(int(event["step"]) + 1, event["of"]) if event.get("case") and not at_end else event["step"]
+    parts = [f"{step:g} of {event['of']:g}"]
+    if event.get("case"):
+        parts.append(event["case"])
+    if not at_end and event["eta_s"] is not None:
+        parts.append(f"about {event['eta_s']:.0f} s left")
+    if event.get("job_eta_s") is not None:
+        parts.append(f"about {event['job_eta_s']:.0f} s to the end of the job")
+    return ", ".join([*parts, note] if note else parts)
+
+
 class _Bars:
     """One tqdm bar for the phase at work."""
 
@@ -86,21 +101,24 @@ class _Bars:
         self._err = err
         self._bar: Any = None
         self._phase = ""
+        self._note = ""
 
     def update(self, event: Event) -> None:
         from tqdm import tqdm
 
-        if self._bar is None or self._phase != event["phase"] or self._bar.total != event["of"]:
+        if self._bar is None or self._phase != event["phase"]:
             self.close()
-            self._phase = event["phase"]
-            self._bar = tqdm(total=event["of"], desc=self._phase, file=self._err, dynamic_ncols=True, leave=True)
-        if event.get("case"):
-            self._bar.set_postfix_str(event["case"], refresh=False)
+            self._phase, self._note = event["phase"], ""
+            shape = "{desc}: {percentage:3.0f}%|{bar}|{postfix}"
+            self._bar = tqdm(
+                total=event["of"], desc=self._phase, file=self._err, dynamic_ncols=True, leave=True, bar_format=shape
+            )
+        self._bar.total = event["of"]  # a length in minutes corrects it as it goes
+        self._bar.set_postfix_str(_far(event, self._note), refresh=False)
         self._bar.update(event["step"] - self._bar.n)
 
     def note(self, text: str) -> None:
-        if self._bar is not None:
-            self._bar.set_postfix_str(text, refresh=False)
+        self._note = text
 
     def close(self) -> None:
         if self._bar is not None:
@@ -125,9 +143,7 @@ class _Lines:
         if event["phase"] != self._phase:
             self._note = ""
         self._phase, self._last = event["phase"], now
-        left = "" if at_end or event["eta_s"] is None else f", about {event['eta_s']:.0f} s left"
-        note = f", {self._note}" if self._note else ""
-        self._say(f"{self._phase}: {event['step']:g} of {event['of']:g}{left}{note}")
+        self._say(f"{self._phase}: {_far(event, self._note)}")
 
     def note(self, text: str) -> None:
         self._note = text
