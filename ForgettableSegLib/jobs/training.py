@@ -250,6 +250,11 @@ def finish(outcome: TrainingOutcome, device: torch.device, group: ProcessGroup, 
     context.artifact("model", target)
     held_out = _comparison(outcome, results, context)
     group.wait()
+    if outcome.kept_start:
+        context.warning(
+            f"No iteration validated better than {config.start['name']}, the model to start from (mean Dice "
+            f"{outcome.validation_dice:.3f}), so the exported model has its weights, unchanged."
+        )
     if not is_held_out and measures:
         context.warning(
             "There were too few cases to hold some out; Dice is that of the validation cases, which chose the model."
@@ -260,6 +265,7 @@ def finish(outcome: TrainingOutcome, device: torch.device, group: ProcessGroup, 
         "name": config.name,
         "held_out": held_out,
         "held_out_cases": len(cases) if is_held_out else 0,
+        "kept_start": outcome.kept_start,
         "iterations": outcome.iterations,
         "seconds": round(outcome.seconds, 1),
     }
@@ -326,4 +332,6 @@ def _comparison(outcome: TrainingOutcome, results: list[ClassResult], context: J
 def _as_text(result: dict[str, Any]) -> str:
     lines = comparison_lines(result["held_out"])
     lines.append(f"Trained {result['iterations']} iterations; the model is in {result['model']}.")
+    if result["kept_start"]:
+        lines.append("It is the model to start from, unchanged: no iteration validated better.")
     return "\n".join(lines)

@@ -77,5 +77,6 @@ def _provenance(outcome: TrainingOutcome, device: torch.device) -> dict[str, Any
         "iterations": outcome.iterations,
         "best_iteration": outcome.best_iteration,
         "started_from": config.start["name"] if config.start else None,
+        "kept_start": outcome.kept_start,
         "number_of_training_volumes": len(config.split.train),
     }

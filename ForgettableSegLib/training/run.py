@@ -52,7 +52,7 @@ class TrainingOutcome:
         prototypes: of the best model: {"mean" (C, D), "variance" (C,), "count" (C,)}.
         validation_cases: prepared, for the calibration of heatmaps.
         validation_dice: mean of the best model, None without validation cases.
-        best_iteration, iterations: when it was best, and how long the run was.
+        best_iteration, iterations: when it was best (0: before the first iteration), and how long the run was.
         seconds: spent training, over all sittings.
         peak_memory_bytes: the most that this process has held.
     """
@@ -67,6 +67,12 @@ class TrainingOutcome:
     iterations: int
     seconds: float
     peak_memory_bytes: int
+
+    @property
+    def kept_start(self) -> bool:
+        """Whether no iteration validated better than the model to start from, whose weights these are then."""
+        judged = self.config.start is not None and self.config.start["same_classes"]
+        return judged and self.validation_dice is not None and self.best_iteration == 0
 
 
 def run_training(
@@ -248,6 +254,7 @@ def _trainer(
         group=group,
         recorder=recorder,
         checkpoints=checkpoints,
+        judge_start=config.start is not None and config.start["same_classes"],
     )
 
 
@@ -265,6 +272,8 @@ def _train(
             else:
                 trainer.recorder.listener.artifact("table", folder / "samples.csv")
     best = trainer.best
+    if not best["prototypes"]["count"].any():  # the model to start from had none, and no iteration was better
+        best["prototypes"] = {name: each.cpu() for name, each in trainer.miner.prototypes.state_dict().items()}
     network = build_network(config.network)
     network.load_state_dict(best["network"])
     return TrainingOutcome(

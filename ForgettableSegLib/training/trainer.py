@@ -44,6 +44,7 @@ class Trainer:
         device: where to compute.
         group: the processes of the run.
         recorder: events and files.
+        judge_start: whether the network that training starts from is a model already, and one of those to choose from.
         checkpoints: where the state is kept.
     """
 
@@ -60,6 +61,7 @@ class Trainer:
         group: ProcessGroup,
         recorder: Recorder,
         checkpoints: CheckpointFolder,
+        judge_start: bool = False,
     ) -> None:
         if settings.batch_size % group.world_size:
             msg = f"The batch size {settings.batch_size} cannot be shared evenly by {group.world_size} processes."
@@ -74,6 +76,7 @@ class Trainer:
         self.group = group
         self.recorder = recorder
         self.checkpoints = checkpoints
+        self.judge_start = judge_start
         num_classes = len(self.class_names) + 1
         self.batch_size = settings.batch_size // group.world_size
         self.sampler = PatchSampler(
@@ -130,6 +133,8 @@ class Trainer:
         started = time.monotonic() - self.elapsed_s
         prefetcher = Prefetcher(self.reader, self.sampler)
         try:
+            if self.judge_start and self.iteration == 0 and self.best is None:
+                self._validate()
             while not self._is_finished():
                 last = self.total or MEASURED_ITERATIONS
                 for iteration, batch in prefetcher.batches(self.iteration, last):
@@ -246,7 +251,7 @@ class Trainer:
         if self.last_dice is not None:
             by_class = dict(zip(self.class_names, dice, strict=True))
             self.recorder.metric("validation", self.iteration, {"mean": self.last_dice, **by_class})
-        if self.settings.fsb:
+        if self.settings.fsb and self.iteration:
             entries = bank_entries(self.reader, self.miner, self.class_names, self.iteration)
             self.recorder.bank(self.iteration, entries)
 

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from job_inputs import artifacts, kinds, make_cases, relabelled, run
 from synthetic import TASK
 
 from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.jobs import inputs
+from ForgettableSegLib.models.package import ModelPackage
 
 pytestmark = pytest.mark.usefixtures("home")
 
@@ -56,6 +58,27 @@ def test_fine_tuning_compares_with_the_model_it_started_from(trained, tmp_path: 
     assert set(held_out["before"]) == set(held_out["after"]) == {"mean", "bright ball", "dark ball"}
     before = json.loads((folder / "model" / "model.json").read_text())["metrics"]["held_out"]["dice"]
     assert held_out["before"] == pytest.approx(before)  # the same held-out case, segmented by the same model
+
+
+def test_a_start_that_is_better_stays(trained, tmp_path: Path) -> None:
+    folder, _, arguments = trained
+    spoilt = {**arguments["settings"], "optimizer": "sgd", "learning_rate": 1.0, "weight_decay": 1.0, "momentum": 0.0}
+    spoilt |= {"iterations": 4, "validate_every": 2, "weight_average": 0.0}  # the first update sets all weights to zero
+    changed = {**arguments, "run": str(tmp_path / "run"), "model": str(folder / "model"), "name": "finer balls"}
+    result, events = run("finetune", **{**changed, "settings": spoilt})
+    assert result.exit_code == 0, events[-1]
+    validated = [event for event in events if event["event"] == "metric" and event["name"] == "validation"]
+    assert [event["iteration"] for event in validated] == [0, 2, 4]
+    assert max(event["values"]["mean"] for event in validated[1:]) <= validated[0]["values"]["mean"]
+    before, after = (ModelPackage.read(path / "model") for path in (folder, tmp_path / "run"))
+    weights = after.network().state_dict()
+    assert all(torch.equal(value, weights[name]) for name, value in before.network().state_dict().items())
+    provenance = after.card["provenance"]
+    assert (provenance["best_iteration"], provenance["kept_start"], provenance["started_from"]) == (0, True, "balls")
+    assert events[-1]["result"]["kept_start"] is True
+    assert "unchanged" in events[-1]["text"]
+    assert any("No iteration validated better than balls" in e["text"] for e in events if e["event"] == "warning")
+    assert result.result["held_out"]["after"] == pytest.approx(result.result["held_out"]["before"])
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,13 @@ WORSE = 0.02
 
 @dataclass(frozen=True)
 class Comparison:
-    """Dice on held-out cases before and after a fine-tuning; None where it was not measured."""
+    """Dice on held-out cases before and after a fine-tuning; None where it was not measured.
+
+    ``keptStart`` tells that no iteration validated better than the old model, so that the new one has its weights.
+    """
 
     rows: tuple[tuple[str, float | None, float | None], ...]
+    keptStart: bool = False
 
     def isBetter(self) -> bool:
         """Whether the mean became better."""
@@ -34,12 +38,13 @@ class Comparison:
 
 
 def comparisonFromValues(values: Mapping[str, Any]) -> Comparison:
-    """Return the comparison that the library reports as {"before": {...}, "after": {...}}."""
+    """Return the comparison that the library reports as {"before": {...}, "after": {...}, "kept_start"?}."""
     before, after = (heldOutDice(values.get(name) or {}) for name in ("before", "after"))
     names = [name for name in dict.fromkeys([*before, *after]) if name != "mean"]
     if "mean" in before or "mean" in after:
         names.append("mean")
-    return Comparison(tuple((name, before.get(name), after.get(name)) for name in names))
+    rows = tuple((name, before.get(name), after.get(name)) for name in names)
+    return Comparison(rows, keptStart=bool(values.get("kept_start")))
 
 
 def comparisonRows(comparison: Comparison) -> list[list[str]]:
@@ -53,6 +58,11 @@ def comparisonRows(comparison: Comparison) -> list[list[str]]:
 
 def comparisonSentence(comparison: Comparison, newName: str) -> str:
     """Return what is said above the table of results."""
+    if comparison.keptStart:
+        return _(
+            "No step of the training was better than the old model on the validation cases, so {name} has its weights, "
+            "unchanged."
+        ).format(name=newName)
     if not comparison.rows:
         return _("The model {name} is trained. There were no held-out cases to compare on.").format(name=newName)
     measured = any(before is not None for _name, before, _after in comparison.rows)

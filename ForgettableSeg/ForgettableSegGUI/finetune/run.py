@@ -235,9 +235,10 @@ class TrainingRun:
     def _finished(self, event: dict[str, Any], state: JobState) -> None:
         if event["event"] == "done":
             result = state.result
-            rememberResult(self._folder, result.get("held_out"))
+            held_out = {**(result.get("held_out") or {}), "kept_start": result.get("kept_start", False)}
+            rememberResult(self._folder, held_out)
             model = result.get("model") or self._modelPath or self._folder / "run" / "model"
-            self._showResult(str(model), result.get("held_out"))
+            self._showResult(str(model), held_out)
             state.message = _("The training has ended. Compare the models in Result.")
         elif not canResume(self._folder) and not isFinished(self._folder):
             removeRun(self._folder)  # nothing is left to go on with, but copies of the cases would be
