@@ -29,14 +29,20 @@ def jumpTo(position: tuple[float, float, float]) -> None:
     slicer.modules.markups.logic().JumpSlicesToLocation(*position, True)
 
 
-def showVolume(volumeNode: slicer.vtkMRMLVolumeNode) -> None:
-    """Show a volume as the background of the slice views, unless it is there already."""
+def showVolume(volumeNode: slicer.vtkMRMLVolumeNode) -> bool:
+    """Show a volume as the background of the slice views and fit them to it, unless one of them shows it already.
+
+    Returns:
+        Whether the views changed; what the user looks at stays as it is.
+    """
     manager = slicer.app.layoutManager()
     if manager is None:
-        return
-    red = manager.sliceWidget("Red")
-    if red is None or red.mrmlSliceCompositeNode().GetBackgroundVolumeID() != volumeNode.GetID():
-        slicer.util.setSliceViewerLayers(background=volumeNode, fit=True)
+        return False
+    views = [manager.sliceWidget(name) for name in manager.sliceViewNames()]
+    if any(view.mrmlSliceCompositeNode().GetBackgroundVolumeID() == volumeNode.GetID() for view in views):
+        return False
+    slicer.util.setSliceViewerLayers(background=volumeNode, fit=True)
+    return True
 
 
 def showTable(tableNode: slicer.vtkMRMLTableNode) -> None:
@@ -47,10 +53,40 @@ def showTable(tableNode: slicer.vtkMRMLTableNode) -> None:
     slicer.app.applicationLogic().PropagateTableSelection()
 
 
-def showCharts(chartNodes: list[slicer.vtkMRMLPlotChartNode]) -> None:
-    """Show charts beside the slice views: the first one now, the others in the view's own menu."""
-    if chartNodes and slicer.app.layoutManager() is not None:
+class ChartView:
+    """Charts beside the slice views, and the layout that the user had before them."""
+
+    def __init__(self) -> None:
+        self._before: int | None = None
+        self._with: int | None = None
+
+    def show(self, chartNodes: list[slicer.vtkMRMLPlotChartNode]) -> None:
+        """Show charts: the first one now, the others in the view's own menu."""
+        manager = slicer.app.layoutManager()
+        if not chartNodes or manager is None:
+            return
+        before = manager.layout
         slicer.modules.plots.logic().ShowChartInLayout(chartNodes[0])
+        if manager.layout != before:
+            self._before, self._with = before, manager.layout
+
+    def fit(self, chartNodes: list[slicer.vtkMRMLPlotChartNode]) -> None:
+        """Fit the axes of the views that show one of the charts to its curves, which they do not do by themselves."""
+        manager = slicer.app.layoutManager()
+        if manager is None:
+            return
+        shown = {chart.GetID() for chart in chartNodes}
+        for index in range(manager.plotViewCount):
+            widget = manager.plotWidget(index)
+            if widget.mrmlPlotViewNode().GetPlotChartNodeID() in shown:
+                widget.plotView().fitToContent()
+
+    def leave(self) -> None:
+        """Go back to the layout that the charts took the place of, unless the user has chosen another one since."""
+        manager = slicer.app.layoutManager()
+        if manager is not None and self._before is not None and manager.layout == self._with:
+            manager.setLayout(self._before)
+        self._before = self._with = None
 
 
 def openSegmentEditor(

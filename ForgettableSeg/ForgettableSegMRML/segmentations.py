@@ -15,6 +15,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
 from .readers import vtkTeem
+from .slices import Point
 from .subject_hierarchy import placeBeside
 from .terminology import colorsOfClasses, terminologyOfClass
 from .volumes import placeOnGrid, readLabelMap
@@ -118,6 +119,17 @@ def contentOf(segmentationNode: slicer.vtkMRMLSegmentationNode) -> str:
             sums[image] = _checksum(image)
         words.append(f"{segment.GetName()}|{segment.GetLabelValue()}|{sums[image]}")
     return f"{zlib.crc32(chr(10).join(words).encode()):08x}"
+
+
+def centerOfSegments(segmentationNode: slicer.vtkMRMLSegmentationNode) -> Point | None:
+    """Return a place in the world within the first segment that is not empty, near its middle; None if all are."""
+    for segmentID in segmentIDs(segmentationNode):
+        segment = segmentationNode.GetSegmentation().GetSegment(segmentID)
+        image = segment.GetRepresentation(_BINARY_LABELMAP)
+        scalars = None if image is None else image.GetPointData().GetScalars()
+        if scalars is not None and (vtk_to_numpy(scalars) == segment.GetLabelValue()).any():
+            return tuple(segmentationNode.GetSegmentCenterRAS(segmentID))
+    return None
 
 
 def writeSegmentation(segmentationNode: slicer.vtkMRMLSegmentationNode, path: Path | str) -> None:

@@ -47,6 +47,8 @@ USED = [
     "QWidget",
     "qMRMLLayoutManager",
     "qMRMLNodeComboBox",
+    "qMRMLPlotView",
+    "qMRMLPlotWidget",
     "qMRMLSegmentEditorWidget",
     "qMRMLSegmentationShow3DButton",
     "qMRMLSliceWidget",

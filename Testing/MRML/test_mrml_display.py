@@ -242,11 +242,48 @@ def _metric(name: str, iteration: int, **values: float | None) -> dict:
     return {"event": "metric", "name": name, "iteration": iteration, "values": values}
 
 
+def _curves(chart) -> list[str]:
+    return [chart.GetNthPlotSeriesNode(index).GetName() for index in range(chart.GetNumberOfPlotSeriesNodes())]
+
+
+def test_a_curve_is_shown_from_its_second_point_on_and_the_total_lies_under_its_parts(scene) -> None:
+    plots = TrainingPlots(scene, "run", ["liver"])
+    chart = plots.chart("loss")
+    plots.addEvent(_metric("loss", 0, total=1.0, main=1.0, replay=None))
+    assert _curves(chart) == []
+    plots.addEvent(_metric("loss", 1, total=1.0, main=1.0, replay=0.5))
+    assert _curves(chart) == ["Total", "New patches"], "what is drawn last lies on top"
+    plots.addEvent(_metric("loss", 2, total=1.0, main=1.0, replay=None))
+    assert _curves(chart) == ["Total", "New patches"]
+    plots.addEvent(_metric("loss", 3, total=1.0, main=1.0, replay=0.5))
+    assert _curves(chart) == ["Total", "New patches", "Replays"]
+    total, new = (chart.GetNthPlotSeriesNode(index) for index in (0, 1))
+    assert total.GetLineWidth() > 2 * new.GetLineWidth()
+    assert min(total.GetColor()) > 0.7, "pale"
+    plots.clear()
+    assert _curves(chart) == []
+
+
+def test_the_views_are_fitted_when_rows_came_at_most_once_a_second_and_at_the_end(scene) -> None:
+    plots = TrainingPlots(scene, "run", [])
+    assert not plots.takeFit(now=0.0), "there is nothing to fit to"
+    plots.addEvent(_metric("loss", 0, total=1.0))
+    assert plots.takeFit(now=0.0)
+    assert not plots.takeFit(now=9.0), "nothing has changed"
+    plots.addEvent(_metric("loss", 1, total=1.0))
+    assert plots.takeFit(now=9.0)
+    plots.addEvent(_metric("loss", 2, total=1.0))
+    assert not plots.takeFit(now=9.5)
+    assert plots.takeFit(now=9.5, always=True)
+    assert not plots.takeFit(now=9.5, always=True)
+
+
 def test_plots_grow_with_the_events(scene) -> None:
     plots = TrainingPlots(scene, "run", ["liver", "spleen"], [(221, 130, 101), (157, 108, 162)])
     for iteration in range(5):
         assert plots.addEvent(_metric("loss", iteration, total=1.0 / (iteration + 1), main=0.5))
-    plots.addEvent(_metric("validation", 4, mean=0.8, liver=0.9, spleen=None))
+    for iteration in (2, 4):
+        plots.addEvent(_metric("validation", iteration, mean=0.8, liver=0.9, spleen=None))
     plots.addEvent(_metric("scores", 4, T1=1, T2=2, T3=3, T4=4, score=10))
     plots.addEvent(_metric("bank", 4, size=7, capacity=10, replays=3, admitted=1, suspects=0))
     assert not plots.addEvent(_metric("held_out", 4, before=0, after=1))
@@ -254,12 +291,11 @@ def test_plots_grow_with_the_events(scene) -> None:
     assert _column(plots.table("loss"), "Iteration") == [0, 1, 2, 3, 4]
     assert np.allclose(_column(plots.table("loss"), "Total"), [1, 1 / 2, 1 / 3, 1 / 4, 1 / 5])
     assert all(math.isnan(value) for value in _column(plots.table("loss"), "Replays")), "no replay yet is a gap"
-    assert np.allclose(_column(plots.table("validation"), "liver"), [0.9])
+    assert np.allclose(_column(plots.table("validation"), "liver"), [0.9, 0.9])
     assert _column(plots.table("scores"), "T3") == [3]
     assert _column(plots.table("bank"), "Replayed so far") == [3]
     chart = plots.chart("validation")
-    names = [chart.GetNthPlotSeriesNode(index).GetName() for index in range(chart.GetNumberOfPlotSeriesNodes())]
-    assert names == ["Mean", "liver", "spleen"]
+    assert _curves(chart) == ["Mean", "liver"], "no curve where there is no value"
     assert chart.GetTitle() == "Dice on the validation cases"
     series = chart.GetNthPlotSeriesNode(1)
     assert series.GetTableNode() is plots.table("validation")
@@ -299,6 +335,8 @@ def test_plots_leave_nothing_behind(scene) -> None:
 
 def test_class_curves_look_like_their_segments_but_can_be_seen_on_white(scene) -> None:
     plots = TrainingPlots(scene, "run", ["pale", "plain"], [(250, 250, 225), (180, 30, 30)])
+    for iteration in range(2):
+        plots.addEvent(_metric("validation", iteration, mean=0.5, pale=0.5, plain=0.5))
     chart = plots.chart("validation")
     pale, plain = (np.array(chart.GetNthPlotSeriesNode(index).GetColor()) for index in (1, 2))
     assert pale.mean() < 0.65
@@ -307,6 +345,7 @@ def test_class_curves_look_like_their_segments_but_can_be_seen_on_white(scene) -
 
 def test_the_numbers_reach_the_array_that_slicer_draws(scene) -> None:
     plots = TrainingPlots(scene, "run", [])
-    plots.addEvent(_metric("loss", 3, total=2.5))
+    for iteration in (3, 4):
+        plots.addEvent(_metric("loss", iteration, total=2.5))
     table = plots.chart("loss").GetNthPlotSeriesNode(0).GetTableNode().GetTable()
-    assert vtk_to_numpy(table.GetColumnByName("Total")).tolist() == [2.5]
+    assert vtk_to_numpy(table.GetColumnByName("Total")).tolist() == [2.5, 2.5]

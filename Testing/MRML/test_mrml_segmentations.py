@@ -9,6 +9,7 @@ import pytest
 import vtk
 from ForgettableSegMRML.labelmaps import mapSegments, writeLabelMap
 from ForgettableSegMRML.segmentations import (
+    centerOfSegments,
     loadLabelMap,
     readSegmentation,
     segmentIDOfName,
@@ -61,6 +62,17 @@ def test_a_seg_nrrd_keeps_names_terminology_colours_voxels_and_geometry(
     oriented = [sitk.DICOMOrient(image, "LPS") for image in (written, before)]
     assert same_geometry(*oriented)
     assert np.array_equal(*(sitk.GetArrayFromImage(image) for image in oriented))
+
+
+def test_the_centre_lies_within_the_first_segment_that_holds_anything(scene, make_file, boxes) -> None:
+    node, image = _segmentation(scene, make_file, np.where(boxes == 1, 0, boxes), "oblique")
+    to_ijk = vtk.vtkMatrix4x4()
+    image.GetRASToIJKMatrix(to_ijk)
+    i, j, k, _one = to_ijk.MultiplyPoint((*centerOfSegments(node), 1.0))
+    assert boxes[round(k), round(j), round(i)] == 2
+    assert np.allclose((k, j, i), [(3 + 7) / 2, (2 + 8) / 2, (8 + 12) / 2], atol=1.0)
+    node, _image = _segmentation(scene, make_file, np.zeros_like(boxes), "plain")
+    assert centerOfSegments(node) is None
 
 
 def test_an_absent_class_becomes_an_empty_segment_that_survives(scene, make_file, boxes, tmp_path: Path) -> None:

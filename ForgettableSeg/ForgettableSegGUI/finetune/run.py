@@ -68,6 +68,7 @@ class TrainingRun:
         self.preparing = ""
         self.open: list[Path] = []
         self.plots: TrainingPlots | None = None
+        self._chartView = application.ChartView()
         self.gallery = BankGallery(self.ui.bankList, showCase)
         self._state: JobState | None = None
         self._folder: Path | None = None
@@ -149,6 +150,7 @@ class TrainingRun:
         if kind == "metric":
             if self.plots is not None:
                 self.plots.addEvent(event)
+                self._fitPlots()
             if event["name"] == "bank":
                 self.ui.bankLabel.setText(bankSentence(event["values"]))
             if event["name"] == "held_out":
@@ -163,7 +165,7 @@ class TrainingRun:
     def onShowPlots(self, _checked: bool = False) -> None:
         """Show the curves beside the slice views."""
         if self.plots is not None:
-            application.showCharts([self.plots.chart(name) for name in ("loss", "validation", "scores", "bank")])
+            self._chartView.show(self.plots.charts())
 
     def onUse(self, _checked: bool = False) -> None:
         """Install the new model and select it for segmenting."""
@@ -175,6 +177,7 @@ class TrainingRun:
         if self._folder is not None and application.ask(_("Remove the new model and its training run?")):
             removeRun(self._folder)
             self._enableDecision(False)
+            self._chartView.leave()
             self.ui.resultLabel.setText(_("The new model was discarded. The old one is as it was."))
             self.findOpen()
 
@@ -232,7 +235,12 @@ class TrainingRun:
         self.plots = TrainingPlots(slicer.mrmlScene, name, classes)
         self.onShowPlots()
 
+    def _fitPlots(self, *, ended: bool = False) -> None:
+        if self.plots is not None and self.plots.takeFit(always=ended):
+            self._chartView.fit(self.plots.charts())
+
     def _finished(self, event: dict[str, Any], state: JobState) -> None:
+        self._fitPlots(ended=True)
         if event["event"] == "done":
             result = state.result
             held_out = {**(result.get("held_out") or {}), "kept_start": result.get("kept_start", False)}
@@ -265,6 +273,7 @@ class TrainingRun:
             return
         name = str(event["result"]["model"]["name"])
         settleRun(self._folder)
+        self._chartView.leave()
         self.findOpen()
         self._session.refreshModels(then=lambda: self._select(name))
 

@@ -7,6 +7,7 @@ from typing import Any
 import qt
 import slicer
 from ForgettableSegMRML.heatmaps import hideHeatmap, setHeatmapThreshold, showHeatmap
+from ForgettableSegMRML.segmentations import centerOfSegments
 from ForgettableSegMRML.volumes import fitROI
 
 from .. import application, results
@@ -150,7 +151,10 @@ class SegmentPanel(JobPanel):
         if parameters is not None:
             parameters.outputSegmentation = node
             parameters.reviewSegmentation = node
-        application.showVolume(results.inputsOf(node)[0])
+        if application.showVolume(results.inputsOf(node)[0]):
+            centre = centerOfSegments(node)
+            if centre is not None:
+                application.jumpTo(centre)
         heatmap = result.heatmapNodes.get("confidence")
         if heatmap is None:
             hideHeatmap(slicer.mrmlScene)  # that of another case
