@@ -18,6 +18,8 @@ set(FORGETTABLESEG_RESOURCE_FILES
   Resources/Models/hippocampus/README.md
   Resources/Models/hippocampus/model.json
   Resources/Models/hippocampus/weights.safetensors
+  Resources/SampleData/MNI152_T1_1mm_brain.nrrd
+  Resources/SampleData/README.md
   Resources/Synthesis/head.json
   Resources/Terminology/structures.json
   Resources/TextEmbeddings/README.md

@@ -1,27 +1,29 @@
-"""Sample data that need no network: small synthetic volumes with their labels, made when they are asked for."""
+"""Sample data that need no network: a real head that is shipped, and synthetic cases for the self test."""
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
 import slicer
 import vtk
 
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 from ForgettableSegLib.resources import resources_dir
 
+from .i18n import tr as _
+
 CATEGORY = "ForgettableSeg"
-SAMPLE = "ForgettableSegSynthetic"
+SAMPLE = "MNI152 T1 brain"
+_FILE = "MNI152_T1_1mm_brain.nrrd"  # made by Testing/make_sample_data.py
+_SHA256 = "e8b401498e040f73baaf2f87be49c59b46df18f2f0e3ddc8e154a1e104dcd98a"
 CLASSES = ("ball", "shell")
 _SIZE = (24, 40, 40)  # z, y, x
 
 
 def registerSampleData() -> None:
-    """Add our sample to the Sample Data module.
-
-    There is no public host for our own samples yet, and a download that may fail teaches nobody; so this one is made on
-    the spot, the same at every call.
-    """
+    """Add our sample to the Sample Data module: it is a file of ours, so that nothing is downloaded."""
     import SampleData  # a module of Slicer, loaded after this one
 
     icon = resources_dir() / "Icons" / "ForgettableSeg.png"
@@ -30,21 +32,26 @@ def registerSampleData() -> None:
         sampleName=SAMPLE,
         # Sample Data wants a file for each node, although nothing is downloaded.
         uris="",
-        fileNames=SAMPLE,
+        fileNames=_FILE,
         nodeNames=SAMPLE,
-        customDownloader=loadSynthetic,
+        customDownloader=loadSample,
         thumbnailFileName=str(icon),
     )
 
 
-def loadSynthetic(_source: Any = None) -> list[Any]:
-    """Make three synthetic cases; returns their volumes. Each comes with its segmentation."""
-    volumes = []
-    for seed in range(3):
-        volumeNode, _segmentationNode = syntheticCase(slicer.mrmlScene, seed)
-        volumes.append(volumeNode)
-    slicer.util.setSliceViewerLayers(background=volumes[0], fit=True)
-    return volumes
+def loadSample(_source: Any = None) -> list[Any]:
+    """Load the head that is shipped and show it; returns its volume node.
+
+    Raises:
+        ForgettableSegError: if the file is missing or damaged.
+    """
+    path = resources_dir() / "SampleData" / _FILE
+    if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != _SHA256:
+        text = _("The sample {file} is missing or damaged.").format(file=path)
+        raise ForgettableSegError(ErrorCode.FILE_UNREADABLE, text, hint=_("Install the extension again."))
+    volumeNode = slicer.util.loadVolume(str(path), {"name": SAMPLE})
+    slicer.util.setSliceViewerLayers(background=volumeNode, fit=True)
+    return [volumeNode]
 
 
 def syntheticCase(scene: slicer.vtkMRMLScene, seed: int) -> tuple[Any, Any]:

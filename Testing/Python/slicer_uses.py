@@ -37,6 +37,7 @@ _RETURNS = {
     "GetSubjectHierarchyNode": "vtkMRMLSubjectHierarchyNode",
     "GetTable": "vtkTable",
     "mrmlSliceCompositeNode": "vtkMRMLSliceCompositeNode",
+    "mrmlPlotViewNode": "vtkMRMLPlotViewNode",
     "mrmlSliceNode": "vtkMRMLSliceNode",
     "applicationLogic": "vtkMRMLApplicationLogic",
 }
