@@ -1,4 +1,4 @@
-"""Label maps that the worker wrote to segmentation nodes, and segmentation nodes to .seg.nrrd files and back."""
+"""Label maps that the worker wrote to segmentation nodes, and segmentation nodes to .seg.nrrd files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from vtk.util.numpy_support import vtk_to_numpy
 
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
-from .readers import vtkTeem
 from .slices import Point
 from .subject_hierarchy import placeBeside
 from .terminology import colorsOfClasses, terminologyOfClass
@@ -145,25 +144,6 @@ def writeSegmentation(segmentationNode: slicer.vtkMRMLSegmentationNode, path: Pa
     if not storage.WriteData(segmentationNode):
         msg = f"The segmentation '{segmentationNode.GetName()}' could not be written to {path}."
         raise ForgettableSegError(ErrorCode.OUTPUT_UNWRITABLE, msg, hint="Check the space and the rights there.")
-
-
-def readSegmentation(scene: slicer.vtkMRMLScene, path: Path | str, name: str) -> slicer.vtkMRMLSegmentationNode:
-    """Read a `.seg.nrrd` file into a new node.
-
-    Raises:
-        ForgettableSegError: if there is no such file or it cannot be read.
-    """
-    if not Path(path).is_file():
-        raise ForgettableSegError(ErrorCode.FILE_MISSING, f"The file {path} is missing.")
-    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", scene.GetUniqueNameByString(name))
-    storage = slicer.vtkMRMLSegmentationStorageNode()
-    storage.SetFileName(str(path))
-    # The storage node ends the process on a header that is cut off, so that the header is read by another reader first.
-    if not vtkTeem.vtkTeemNRRDReader().CanReadFile(str(path)) or not storage.ReadData(node):
-        scene.RemoveNode(node)
-        raise ForgettableSegError(ErrorCode.FILE_UNREADABLE, f"The file {path} cannot be read as a segmentation.")
-    node.CreateDefaultDisplayNodes()
-    return node
 
 
 def orientedImage(volumeNode: slicer.vtkMRMLScalarVolumeNode) -> slicer.vtkOrientedImageData:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import slicer_names
@@ -26,3 +28,13 @@ def same_geometry(first: sitk.Image, second: sitk.Image, tolerance: float = 1e-5
     parts = ("GetSpacing", "GetOrigin", "GetDirection")
     near = [np.allclose(getattr(first, part)(), getattr(second, part)(), atol=tolerance) for part in parts]
     return first.GetSize() == second.GetSize() and all(near)
+
+
+def read_segmentation(scene: slicer.vtkMRMLScene, path: Path) -> slicer.vtkMRMLSegmentationNode:
+    """Read a `.seg.nrrd` file as Slicer does; its reader ends the process on one that is cut off."""
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", path.name)
+    storage = slicer.vtkMRMLSegmentationStorageNode()
+    storage.SetFileName(str(path))
+    assert storage.ReadData(node), path
+    node.CreateDefaultDisplayNodes()
+    return node

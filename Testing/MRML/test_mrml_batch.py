@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from ForgettableSegMRML.batch import parseArguments
-from ForgettableSegMRML.segmentations import readSegmentation, segmentIDs
+from ForgettableSegMRML.segmentations import segmentIDs
 from ForgettableSegMRML.terminology import parseTerminology
-from mrml_support import same_geometry, sitk
+from mrml_support import read_segmentation, same_geometry, sitk
 
 from ForgettableSegLib.models.package import ModelPackage
 from ForgettableSegLib.network.build import build_network
@@ -93,7 +93,7 @@ def _write_images(folder: Path, number: int, shape: Sequence[int] = (12, 14, 10)
 
 def _check_segmentation(scene, path: Path, image: Path) -> None:
     """The file opens with names, codes, colours, and the geometry of the image."""
-    node = readSegmentation(scene, path, "x")
+    node = read_segmentation(scene, path)
     segments = [node.GetSegmentation().GetSegment(each) for each in segmentIDs(node)]
     assert tuple(segment.GetName() for segment in segments) == CLASSES
     codes = [parseTerminology(segment.GetTerminology()) for segment in segments]
