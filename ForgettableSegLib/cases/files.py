@@ -26,6 +26,7 @@ from ForgettableSegLib.cases.findings import (
 )
 from ForgettableSegLib.cases.geometry import Geometry
 from ForgettableSegLib.cases.nifti import check_complete, check_header, is_nifti
+from ForgettableSegLib.cases.regrid import check_same_grid, onto_grid, resample_image
 from ForgettableSegLib.cases.text_headers import check_stated_spacing
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
@@ -78,18 +79,22 @@ def read_header(path: Path) -> Header:
     return header_of(path, open_volume(path))
 
 
-def read_image(case: Case, *, channels: int | None = None) -> tuple[NDArray[np.float32], Geometry]:
+def read_image(
+    case: Case, *, channels: int | None = None, same_grid: bool = False
+) -> tuple[NDArray[np.float32], Geometry]:
     """Read the image of a case.
 
     Args:
         case: its images are one file a channel, or one file with all channels.
         channels: how many channels there must be; checked before voxels are read.
+        same_grid: whether channels on another grid than the first are refused instead of resampled.
 
     Returns:
         Voxels `[C, z, y, x]` and the grid they lie on.
 
     Raises:
-        CaseError: if a file is missing or unreadable, there are more or fewer channels, or they lie on different grids.
+        CaseError: if a file is missing or unreadable, there are more or fewer channels, or they lie on
+            grids that do not overlap or (`same_grid`) differ.
     """
     readers = [open_volume(path) for path in case.images]
     headers = [header_of(path, reader) for path, reader in zip(case.images, readers, strict=True)]
@@ -98,12 +103,16 @@ def read_image(case: Case, *, channels: int | None = None) -> tuple[NDArray[np.f
     image = np.empty((sum(header.channels for header in headers), *geometry.shape), dtype=np.float32)
     start = 0
     for path, reader, header in zip(case.images, readers, headers, strict=True):
-        check_same_grid(path, header.geometry, case.images[0], geometry)
+        if same_grid:
+            check_same_grid(path, header.geometry, case.images[0], geometry)
         if isinstance(reader, sitk.ImageFileReader):
             # Converting while reading saves a second copy in the file's own type, which is often float64.
             reader.SetOutputPixelType(sitk.sitkVectorFloat32 if header.is_vector else sitk.sitkFloat32)
         volume = execute(path, reader)
-        image[start : start + header.channels] = voxels_of(volume, header)
+        for index, channel in enumerate(voxels_of(volume, header), start):
+            image[index] = onto_grid(
+                channel, header.geometry, path, geometry, case.images[0], resample=resample_image, case_id=case.case_id
+            )
         start += header.channels
     return image, geometry
 
@@ -117,28 +126,6 @@ def check_finite(volume: NDArray[np.floating], path: Path) -> None:
     bad = sum(int(np.count_nonzero(~np.isfinite(plane))) for plane in volume)
     if bad:
         raise not_finite(path, bad)
-
-
-def check_same_grid(path: Path, geometry: Geometry, other_path: Path, other: Geometry) -> None:
-    """Refuse two files of a case whose voxels do not lie on each other.
-
-    Raises:
-        CaseError: `GRID_DIFFERS`.
-    """
-    if geometry.is_same_grid(other):
-        return
-    if geometry.size != other.size:
-        difference = f"{_times(geometry.size)} instead of {_times(other.size)} voxels"
-    elif not np.allclose(geometry.spacing, other.spacing, rtol=0.01):
-        difference = f"a spacing of {_times(geometry.spacing)} instead of {_times(other.spacing)} mm"
-    else:
-        difference = "another position or orientation"
-    raise CaseError(
-        FindingCode.GRID_DIFFERS,
-        path,
-        f"{path} does not lie on the grid of {other_path}: it has {difference}.",
-        hint="Resample one onto the other first.",
-    )
 
 
 def write_volume(path: Path, array: NDArray[np.generic], geometry: Geometry) -> None:
@@ -289,7 +276,3 @@ def _unwritten(path: Path, error: Exception, size: int) -> ForgettableSegError:
     return ForgettableSegError(
         ErrorCode.OUTPUT_UNWRITABLE, f"{path} could not be written.", hint="Choose a folder in which you may write."
     )
-
-
-def _times(numbers: tuple[float, ...]) -> str:
-    return " x ".join(f"{one:.5g}" for one in numbers)

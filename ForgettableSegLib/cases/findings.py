@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -26,10 +29,12 @@ class FindingCode(StrEnum):
     NOT_FINITE = "NOT_FINITE"
     CONSTANT_IMAGE = "CONSTANT_IMAGE"
     GRID_DIFFERS = "GRID_DIFFERS"
+    GRID_RESAMPLED = "GRID_RESAMPLED"
     SEVERAL_SERIES = "SEVERAL_SERIES"
     SLICES_UNEVEN = "SLICES_UNEVEN"
     LABEL_MISSING = "LABEL_MISSING"
     LABEL_NOT_INTEGER = "LABEL_NOT_INTEGER"
+    LABEL_ROUNDED = "LABEL_ROUNDED"
     LABEL_VALUE_UNKNOWN = "LABEL_VALUE_UNKNOWN"
     LABEL_LAYERS = "LABEL_LAYERS"
     FOREGROUND_EMPTY = "FOREGROUND_EMPTY"
@@ -60,6 +65,26 @@ class Finding:
     case_id: str
     path: Path | None
     message: str
+
+
+_listener: ContextVar[Callable[[Finding], None] | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def hearing(listener: Callable[[Finding], None]) -> Iterator[None]:
+    """Tell the listener of what reading mends by itself, within this block."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def note(finding: Finding) -> None:
+    """Tell of something in a file that was mended while it was read; nobody need be listening."""
+    listener = _listener.get()
+    if listener is not None:
+        listener(finding)
 
 
 class CaseError(ForgettableSegError):

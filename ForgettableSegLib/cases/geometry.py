@@ -28,6 +28,11 @@ class Geometry:
     origin: tuple[float, float, float]
     direction: tuple[float, float, float, float, float, float, float, float, float]
 
+    def __str__(self) -> str:
+        """Size, spacing and origin for a sentence."""
+        size, spacing = " x ".join(map(str, self.size)), " x ".join(f"{step:.4g}" for step in self.spacing)
+        return f"{size} voxels of {spacing} mm from ({', '.join(f'{place:.4g}' for place in self.origin)})"
+
     @classmethod
     def from_image(cls, image: sitk.Image | sitk.ImageFileReader) -> Geometry:
         """Geometry of a 3D image, or of a reader whose header was read."""

@@ -12,17 +12,20 @@ from ForgettableSegLib.cases.files import (
     SEGMENTATION_SUFFIX,
     Header,
     check_finite,
-    check_same_grid,
     execute,
     header_of,
     open_volume,
     suffix_of,
     voxels_of,
 )
-from ForgettableSegLib.cases.findings import CaseError, FindingCode, colour_image, four_dimensional
+from ForgettableSegLib.cases.findings import CaseError, Finding, FindingCode, colour_image, four_dimensional, note
 from ForgettableSegLib.cases.geometry import Geometry
 from ForgettableSegLib.cases.labels import values_present, with_values
+from ForgettableSegLib.cases.regrid import check_same_grid, onto_grid, resample_labels
 from ForgettableSegLib.cases.task import Task
+
+# Formats that keep floats round whole numbers so far.
+_ROUNDING = 1e-3
 
 
 def read_label_map(path: Path) -> tuple[NDArray[np.integer], Geometry]:
@@ -42,34 +45,51 @@ def read_label_map(path: Path) -> tuple[NDArray[np.integer], Geometry]:
     voxels = voxels_of(volume, header)[0]
     if voxels.dtype.kind == "f":
         check_finite(voxels, path)
-    if voxels.dtype.kind == "f" and not all(np.array_equal(plane, np.rint(plane)) for plane in voxels):
-        raise CaseError(
-            FindingCode.LABEL_NOT_INTEGER,
-            path,
-            f"{path} holds values that are not whole numbers, so it is not a label map.",
-            hint="Choose the label map instead of the image or a probability map.",
-        )
+    if voxels.dtype.kind == "f":
+        voxels = _whole(voxels, path)
     return voxels.astype(_smallest_integer(voxels.min(), voxels.max())), header.geometry
 
 
-def read_label(case: Case, task: Task | None = None, *, geometry: Geometry | None = None) -> NDArray[np.integer]:
+def _whole(voxels: NDArray[np.floating], path: Path) -> NDArray[np.floating]:
+    """Whole numbers that were not stored as such, rounded with a warning; anything else is refused."""
+    off = max(float(np.abs(plane - np.rint(plane)).max()) for plane in voxels)
+    if not off:
+        return voxels
+    if off <= _ROUNDING:
+        message = f"{path} holds label values that are off whole numbers by up to {off:.1g}; they were rounded."
+        note(Finding("warning", FindingCode.LABEL_ROUNDED, "", path, message))
+        return np.rint(voxels)
+    raise CaseError(
+        FindingCode.LABEL_NOT_INTEGER,
+        path,
+        f"{path} holds values that are not whole numbers, so it is not a label map.",
+        hint="Choose the label map instead of the image or a probability map.",
+    )
+
+
+def read_label(
+    case: Case, task: Task | None = None, *, geometry: Geometry | None = None, same_grid: bool = False
+) -> NDArray[np.integer]:
     """Read the reference segmentation of a case.
 
     Args:
         case: a case with a label.
         task: if given, values outside it are refused.
-        geometry: if given, the grid of the image, on which the label must lie.
+        geometry: if given, the grid of the image, onto which the label is brought.
+        same_grid: whether a label on another grid is refused instead.
 
     Returns:
         Label values `[z, y, x]` of the task, see `task_values`.
 
     Raises:
-        CaseError: as `read_label_map`; also without a label, on another grid, or with values outside the task.
+        CaseError: as `read_label_map`; also without a label, nowhere near the image, or with values outside the task.
     """
     path = label_path(case)
     values, own_geometry = read_label_map(path)
-    if geometry is not None:
+    if geometry is not None and same_grid:
         check_same_grid(path, own_geometry, case.images[0], geometry)
+    if geometry is not None:
+        values = onto_image(values, own_geometry, case, geometry)
     return task_values(values, case, task)
 
 
@@ -92,6 +112,13 @@ def task_values(values: NDArray[np.integer], case: Case, task: Task | None = Non
     if task is not None:
         check_label_values(values, task, path)
     return values
+
+
+def onto_image(values: NDArray[np.integer], own: Geometry, case: Case, geometry: Geometry) -> NDArray[np.integer]:
+    """A label map on the grid of the case's image, see `regrid.onto_grid`."""
+    return onto_grid(
+        values, own, label_path(case), geometry, case.images[0], resample=resample_labels, case_id=case.case_id
+    )
 
 
 def label_path(case: Case) -> Path:

@@ -179,10 +179,11 @@ def prepare_case(case: Case, task: Task, preprocessing: Preprocessing, *, with_l
     Raises:
         ForgettableSegError: whatever reading and preparing raise.
     """
-    image, geometry = read_image(case, channels=len(task.channels))
+    image, geometry = read_image(case, channels=len(task.channels), same_grid=preprocessing.same_grid)
     label = None
     if with_label and case.label is not None:
-        label = to_class_indices(read_label(case, task, geometry=geometry), task)
+        values = read_label(case, task, geometry=geometry, same_grid=preprocessing.same_grid)
+        label = to_class_indices(values, task)
     return prepare(image, geometry, preprocessing, label, name=str(case.images[0]))
 
 

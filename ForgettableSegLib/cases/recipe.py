@@ -26,6 +26,7 @@ class Preprocessing:
         spacing: millimetres along the LPS array axes z, y, x; None keeps each case's own, as on the slice axis in 2D.
         isotropic: whether the spacing is one number for all axes, as in the paper.
         ct_statistics: mean and standard deviation of clipped foreground voxels of each channel, for CT.
+        same_grid: whether a channel or a label on another grid than the first image is refused, not resampled.
         orientation: the anatomical frame; always "LPS".
         version: of this algorithm.
     """
@@ -36,6 +37,7 @@ class Preprocessing:
     spacing: tuple[float | None, float | None, float | None]
     isotropic: bool = False
     ct_statistics: tuple[tuple[float, float], ...] | None = None
+    same_grid: bool = False
     orientation: str = "LPS"
     version: int = VERSION
 
@@ -67,6 +69,8 @@ class Preprocessing:
         content = asdict(self)
         content["spacing"] = list(self.spacing)
         content["ct_statistics"] = None if self.ct_statistics is None else [list(pair) for pair in self.ct_statistics]
+        if not self.same_grid:
+            del content["same_grid"]  # which models of before do not know
         return content
 
     @classmethod

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 from ForgettableSegLib.cases.case import Case
 from ForgettableSegLib.cases.content import file_key
 from ForgettableSegLib.cases.dicom import read_series
 from ForgettableSegLib.cases.facts import CaseFacts, count_values
-from ForgettableSegLib.cases.files import check_finite, check_same_grid, read_image
-from ForgettableSegLib.cases.findings import CaseError, Finding, FindingCode
+from ForgettableSegLib.cases.files import check_finite, read_image
+from ForgettableSegLib.cases.findings import CaseError, Finding, FindingCode, hearing
 from ForgettableSegLib.cases.geometry import Geometry
-from ForgettableSegLib.cases.label_files import label_path, read_label_map, task_values
+from ForgettableSegLib.cases.label_files import label_path, onto_image, read_label_map, task_values
 from ForgettableSegLib.cases.task import Task
 
 Progress = Callable[[int, int, str], None]
@@ -95,6 +96,15 @@ def _collecting(findings: list[Finding], case: Case) -> Iterator[None]:
 
 def _check_case(case: Case, task: Task | None, findings: list[Finding], *, labels_required: bool) -> list[CaseFacts]:
     """Append what is wrong with one case, and return its facts if it could be read."""
+
+    def hear(finding: Finding) -> None:
+        findings.append(replace(finding, case_id=case.case_id))
+
+    with hearing(hear):
+        return _facts_of(case, task, findings, labels_required=labels_required)
+
+
+def _facts_of(case: Case, task: Task | None, findings: list[Finding], *, labels_required: bool) -> list[CaseFacts]:
     geometry = None
     with _collecting(findings, case):
         findings += series_warnings(case)
@@ -132,7 +142,7 @@ def _check_label(
     values, own_geometry = read_label_map(path)
     if geometry is not None:
         with _collecting(findings, case):
-            check_same_grid(path, own_geometry, case.images[0], geometry)
+            values = onto_image(values, own_geometry, case, geometry)
     with _collecting(findings, case):
         values = task_values(values, case, task)
     voxels = count_values(values)

@@ -101,7 +101,7 @@ class Predictor:
         Raises:
             ForgettableSegError: whatever reading the case and :meth:`segment_array` raise.
         """
-        image, geometry = read_image(case, channels=len(self.model.task.channels))
+        image, geometry = self._read(case)
         return self.segment_array(image, geometry, case_id=case.case_id, name=str(case.images[0]), **options)
 
     def segment_array(
@@ -179,7 +179,7 @@ class Predictor:
         Raises:
             ForgettableSegError: whatever reading the case and :meth:`audit_array` raise.
         """
-        image, geometry = read_image(case, channels=len(self.model.task.channels))
+        image, geometry = self._read(case)
         reference = read_label(case, self.model.task, geometry=geometry)
         return self.audit_array(image, geometry, reference, case_id=case.case_id, name=str(case.images[0]), **options)
 
@@ -227,6 +227,10 @@ class Predictor:
         content = self._review(maps, reference, geometry, prepared, case_id)
         watch.end()
         return Audit(scores=maps, geometry=geometry, review=content, notes=tuple(watch.notes), seconds=watch.seconds)
+
+    def _read(self, case: Case) -> tuple[np.ndarray, Geometry]:
+        same_grid = self.model.preprocessing.same_grid
+        return read_image(case, channels=len(self.model.task.channels), same_grid=same_grid)
 
     def _check_channels(self, image: np.ndarray, name: str) -> None:
         channels = self.model.task.channels

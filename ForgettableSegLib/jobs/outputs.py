@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ForgettableSegLib.cases.findings import Finding, hearing
 from ForgettableSegLib.errors import Cancelled, ErrorCode, ForgettableSegError
 from ForgettableSegLib.jobs.failures import explain
 from ForgettableSegLib.jobs.job import JobContext, is_fatal_for_batch
@@ -156,7 +157,8 @@ def for_each_case(
 
         tell(0)
         try:
-            rows.append({"case": case.case_id, "status": "done", "message": "", **run_one(case, tell)})
+            with hearing(_teller(context, case)):
+                rows.append({"case": case.case_id, "status": "done", "message": "", **run_one(case, tell)})
         except Cancelled:
             raise
         except Exception as error:
@@ -169,6 +171,18 @@ def for_each_case(
             keep(rows)
         context.progress(phase, index + 1, len(mine), case=case.case_id)
     return rows
+
+
+def _teller(context: JobContext, case: Case) -> Callable[[Finding], None]:
+    """Warns of what reading a case mends, once each, however often its files are read."""
+    told: set[str] = set()
+
+    def tell(finding: Finding) -> None:
+        if finding.message not in told:
+            told.add(finding.message)
+            context.warning(finding.message, case=case.case_id)
+
+    return tell
 
 
 def gather(rows: list[dict[str, Any]], output: Path, group: ProcessGroup) -> list[dict[str, Any]]:

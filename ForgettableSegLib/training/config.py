@@ -187,6 +187,7 @@ def configure(
             spacing=settings.spacing,
             progress=tell,
         )
+    preprocessing = dataclasses.replace(preprocessing, same_grid=settings.same_grid)
     if start is not None and preprocessing.spatial_dims != settings.spatial_dims:
         msg = f"The model {start.name} works in {preprocessing.spatial_dims}D only."
         hint = f"Set spatial_dims to {preprocessing.spatial_dims}, or train from scratch."

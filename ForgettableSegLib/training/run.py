@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 
 from ForgettableSegLib.cases.cache import CaseCache, PreparedCase
 from ForgettableSegLib.cases.case import CaseList
+from ForgettableSegLib.cases.findings import hearing
 from ForgettableSegLib.cases.split import Split, split_cases
 from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
@@ -210,14 +211,15 @@ def _prepare(
             recorder.listener.check_cancelled()
             recorder.progress(f"prepare {part} cases", done, of)
 
-        prepared[part] = store.prepare(
-            wanted,
-            config.task,
-            config.preprocessing,
-            recipe=config.recipe,
-            progress=tell,
-            on_error=lambda case, error: recorder.listener.case_failed(case.case_id, error),
-        )
+        with hearing(lambda finding: recorder.warning(finding.message)):
+            prepared[part] = store.prepare(
+                wanted,
+                config.task,
+                config.preprocessing,
+                recipe=config.recipe,
+                progress=tell,
+                on_error=lambda case, error: recorder.listener.case_failed(case.case_id, error),
+            )
         contents.update({case.case_id: case.key for case in prepared[part]})
     if not prepared["train"]:
         msg = "None of the training cases can be used; the messages above say why."

@@ -71,6 +71,7 @@ class TrainingSettings:
         slice_axis: 0 axial, 1 coronal, 2 sagittal; None takes the axis of the largest spacing, else axial.
         isotropic: resample to one spacing on all axes (the paper) instead of the median of each axis.
         spacing: mm between voxels along z, y, x instead of the median, 0 for each case's own.
+        same_grid: refuse cases with a channel or a label on another grid than the first image instead of resampling it.
         architecture: the U-Net of this library, or one to compare it with; text and penultimate features need "unet",
             and "unetr" needs a `patch_size` in multiples of 16.
         context_slices: slices before and after each one that a 2D network sees as further channels.
@@ -128,6 +129,7 @@ class TrainingSettings:
     slice_axis: int | None = None
     isotropic: bool = False
     spacing: tuple[float, ...] | None = None
+    same_grid: bool = False
     context_slices: int = 0
     architecture: str = "unet"
     features: tuple[int, ...] = (32, 32, 64, 128, 256)

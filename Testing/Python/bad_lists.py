@@ -100,7 +100,12 @@ LISTS = (
     _dataset("ignore label", "ignore label", {"background": 0, "liver": 1, "ignore": 2}),
     _dataset("label without a value", "'liver: one' is neither", {"liver": "one"}),
     _dataset("background only", "no class to segment", {"background": 0}),
-    Row("list without a task", "TASK_INVALID", "cases.csv does not say", lambda g: ["validate", str(g.table())]),
+    Row(
+        "list without a task",
+        "TASK_INVALID",
+        "cases.csv does not say",
+        lambda g: ["train", str(g.table()), "--run", str(g.folder / "run")],
+    ),
     Row(
         "training list without labels",
         "CASE_LIST_INVALID",

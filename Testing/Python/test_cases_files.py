@@ -14,7 +14,7 @@ from case_volumes import TASK, blocks, grid, noise, rotation, save
 
 from ForgettableSegLib.cases.case import Case
 from ForgettableSegLib.cases.files import read_header, read_image, stem_of, suffix_of, write_volume
-from ForgettableSegLib.cases.findings import CaseError, FindingCode
+from ForgettableSegLib.cases.findings import CaseError, Finding, FindingCode, hearing
 from ForgettableSegLib.cases.geometry import Geometry
 from ForgettableSegLib.cases.grid import PreparedGrid
 from ForgettableSegLib.cases.label_files import read_label, read_label_map
@@ -262,9 +262,22 @@ def test_four_dimensional_colour_and_vector_images(tmp_path: Path):
 def test_channels_on_different_grids(tmp_path: Path):
     first = save(tmp_path / "a.nrrd", noise(SHAPE), grid(SHAPE))
     second = save(tmp_path / "b.nrrd", noise(SHAPE), grid(SHAPE, (1.0, 1.0, 2.0)))
-    with pytest.raises(CaseError, match="spacing of 1 x 1 x 2 instead of 1 x 1 x 1 mm") as caught:
-        read_image(case_of(first, second))
+    with pytest.raises(CaseError, match=r"grid of .*: its grid is .* voxels of 1 x 1 x 2 mm from") as caught:
+        read_image(case_of(first, second), same_grid=True)
     assert caught.value.finding is FindingCode.GRID_DIFFERS
+    heard: list[Finding] = []
+    with hearing(heard.append):
+        image, geometry = read_image(case_of(first, second))
+    assert geometry == grid(SHAPE)
+    expected = sitk.Resample(sitk.ReadImage(str(second)), sitk.ReadImage(str(first)), sitk.Transform(), sitk.sitkLinear)
+    np.testing.assert_allclose(image[1], sitk.GetArrayFromImage(expected), rtol=1e-6)
+    (finding,) = heard
+    assert finding.code is FindingCode.GRID_RESAMPLED
+    for part in (str(second), "1 x 1 x 2 mm", str(first), "1 x 1 x 1 mm"):
+        assert part in finding.message
+    save(second, noise(SHAPE), grid(SHAPE, origin=(500.0, 0.0, 0.0)))
+    with pytest.raises(CaseError, match="does not lie anywhere near"):
+        read_image(case_of(first, second))
 
 
 @pytest.mark.parametrize(
@@ -289,10 +302,13 @@ def test_labels_that_are_no_whole_numbers(tmp_path: Path, value: float):
 
 def test_label_of_a_case_is_checked_against_task_and_image(tmp_path: Path):
     image = save(tmp_path / "i.nrrd", noise(SHAPE), grid(SHAPE))
-    label = save(tmp_path / "l.nrrd", blocks(SHAPE), grid(SHAPE, origin=(9.0, 0.0, 0.0)))
+    label = save(tmp_path / "l.nrrd", blocks(SHAPE), grid(SHAPE, origin=(2.0, 0.0, 0.0)))
     case = case_of(image, label=label)
     np.testing.assert_array_equal(read_label(case, TASK), blocks(SHAPE))
-    with pytest.raises(CaseError, match="another position or orientation") as caught:
+    with pytest.raises(CaseError, match=r"does not lie on the grid of .*: its grid is") as caught:
+        read_label(case, TASK, geometry=read_header(image).geometry, same_grid=True)
+    save(label, blocks(SHAPE), grid(SHAPE, origin=(99.0, 0.0, 0.0)))
+    with pytest.raises(CaseError, match="does not lie anywhere near") as caught:
         read_label(case, TASK, geometry=read_header(image).geometry)
     assert caught.value.code is ErrorCode.CASE_INVALID
     save(label, blocks(SHAPE) * 3)

@@ -82,8 +82,7 @@ IMAGE_DEFECTS = [
 LABEL_DEFECTS = [
     (Path.unlink, FindingCode.FILE_MISSING, "does not exist"),
     (cut, FindingCode.FILE_TRUNCATED, "cut off"),
-    (other_grid, FindingCode.GRID_DIFFERS, "another position"),
-    (label(blocks(SHAPE)[:, :, :-1]), FindingCode.GRID_DIFFERS, "9 x 8 x 6 instead of 10 x 8 x 6 voxels"),
+    (other_grid, FindingCode.GRID_DIFFERS, "its grid is 10 x 8 x 6 voxels of 1 x 1 x 1 mm from (30, 0, 0), the other"),
     (label(blocks(SHAPE) * 2), FindingCode.LABEL_VALUE_UNKNOWN, "does not know: 2, 8"),
     (label(blocks(SHAPE).astype(np.int16) - 1), FindingCode.LABEL_VALUE_UNKNOWN, "does not know: -1, 3"),
     (label(blocks(SHAPE) * np.float32(0.5)), FindingCode.LABEL_NOT_INTEGER, "not whole numbers"),
