@@ -22,6 +22,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/cases/nifti.py
   ForgettableSegLib/cases/preprocessing.py
   ForgettableSegLib/cases/recipe.py
+  ForgettableSegLib/cases/regrid.py
   ForgettableSegLib/cases/split.py
   ForgettableSegLib/cases/structures.py
   ForgettableSegLib/cases/synthesis_recipe.py
