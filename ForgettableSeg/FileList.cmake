@@ -7,6 +7,7 @@ set(MODULE_PYTHON_SCRIPTS
   ForgettableSegGUI/blocking.py
   ForgettableSegGUI/case_files.py
   ForgettableSegGUI/channels.py
+  ForgettableSegGUI/class_mapping.py
   ForgettableSegGUI/closing.py
   ForgettableSegGUI/devices.py
   ForgettableSegGUI/facade.py
@@ -24,6 +25,7 @@ set(MODULE_PYTHON_SCRIPTS
   ForgettableSegGUI/i18n.py
   ForgettableSegGUI/job_panel.py
   ForgettableSegGUI/job_state.py
+  ForgettableSegGUI/mapping_table.py
   ForgettableSegGUI/model_cards.py
   ForgettableSegGUI/models/__init__.py
   ForgettableSegGUI/models/model.py
@@ -38,6 +40,7 @@ set(MODULE_PYTHON_SCRIPTS
   ForgettableSegGUI/review/job.py
   ForgettableSegGUI/review/model.py
   ForgettableSegGUI/review/panel.py
+  ForgettableSegGUI/review/reference.py
   ForgettableSegGUI/reviews.py
   ForgettableSegGUI/samples.py
   ForgettableSegGUI/segment/__init__.py
@@ -45,6 +48,7 @@ set(MODULE_PYTHON_SCRIPTS
   ForgettableSegGUI/segment/job.py
   ForgettableSegGUI/segment/model.py
   ForgettableSegGUI/segment/panel.py
+  ForgettableSegGUI/segment_classes.py
   ForgettableSegGUI/self_test.py
   ForgettableSegGUI/session.py
   ForgettableSegGUI/setup/__init__.py

@@ -17,14 +17,14 @@ from .finetune.comparison import Comparison, comparisonFromValues
 from .finetune.job import (
     SceneCase,
     newRunFolder,
-    segmentNamesOf,
     trainingRequest,
     writeSceneCases,
 )
-from .finetune.model import TrainingCase, proposeMapping, uniqueCaseId
+from .finetune.model import TrainingCase, uniqueCaseId
 from .job_state import JobState
 from .model_cards import ModelCard, cardFromDict
 from .segment.job import SegmentationJob, SegmentationResult
+from .segment_classes import proposedClasses
 from .worker_process import pythonExecutable, workerVariables
 
 PACKAGES = ("ForgettableSegGUI", "ForgettableSegMRML", "ForgettableSegLib")
@@ -110,9 +110,7 @@ def fineTune(
     task = task or taskOf(model)
     folder = folder or newRunFolder(name)
     if mapping is None:
-        names = [each for _volumes, segmentation in pairs for each in segmentNamesOf(segmentation)]
-        classes = [each.name for each in task.classes]
-        mapping = proposeMapping(names, classes, {}, {})
+        mapping, _sentence = proposedClasses([segmentation for _volumes, segmentation in pairs], task)
     cases: list[SceneCase] = []
     taken: list[Any] = []
     for volumeNodes, segmentationNode in pairs:

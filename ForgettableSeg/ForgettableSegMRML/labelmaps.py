@@ -12,7 +12,7 @@ import slicer
 import vtk
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
-from ForgettableSegLib.cases.matching import FoundClass, match_classes
+from ForgettableSegLib.cases.matching import FoundClass, How, match_classes
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
 from .segmentations import segmentIDs
@@ -34,12 +34,14 @@ class SegmentMapping:
         missing: names of the classes that no segment stands for.
         unused: names of the segments that stand for no class.
         sentence: what was matched and by what, for the user.
+        isByName: whether every segment is known by its name, and each class is there, so that there is nothing to say.
     """
 
     values: dict[str, int | None]
     missing: tuple[str, ...]
     unused: tuple[str, ...]
     sentence: str
+    isByName: bool
 
 
 def mapSegments(segmentationNode: slicer.vtkMRMLSegmentationNode, classes: Sequence[SegmentClass]) -> SegmentMapping:
@@ -61,6 +63,7 @@ def mapSegments(segmentationNode: slicer.vtkMRMLSegmentationNode, classes: Seque
         missing=tuple(each.name for each in matching.missing),
         unused=tuple(each.name for each in matching.unused),
         sentence=matching.sentence,
+        isByName=matching.is_complete and all(how is How.NAME for _class, how in matching.matches.values()),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from worker_answers import MODEL, segment
 
@@ -110,6 +111,66 @@ def test_a_comparison_with_a_reference_adds_five_channels(module: Any, case: tup
     module.worker.answer("audit", event="done", exit_code=0, result={})
     assert module.parameters.heatmapChannel == "score"
     assert panel.ui.channelComboBox.count == 7
+
+
+def plain_reference(case: tuple[Any, Any], folder: Path, names: dict[str, int]) -> Any:
+    """A plain label map of a case, read as a segmentation: its segments carry no names that say anything."""
+    from ForgettableSegGUI.samples import syntheticArrays
+    from ForgettableSegMRML.segmentations import loadLabelMap
+
+    from ForgettableSegLib.cases.task import SegmentClass
+
+    sitk = pytest.importorskip("SimpleITK")
+    volume, node = case
+    labels = np.array([0, *names.values()], dtype=np.uint8)[syntheticArrays(0)[1]]
+    sitk.WriteImage(sitk.GetImageFromArray(labels), str(folder / "plain.nrrd"))
+    loadLabelMap(node, folder / "plain.nrrd", [SegmentClass(name, value) for name, value in names.items()])
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+    return node
+
+
+def compared_values(module: Any) -> list[int]:
+    """Press Compare; returns the label values of the reference that is sent."""
+    from module_view import click
+
+    sitk = pytest.importorskip("SimpleITK")
+    click(module.view.panels["review"].ui.compareButton)
+    job, request, _heard = module.worker.asked[-1]
+    assert job == "audit"
+    return sorted(set(sitk.GetArrayFromImage(sitk.ReadImage(request["cases"][0]["label"])).ravel().tolist()))
+
+
+def test_a_reference_without_names_is_matched_by_value_and_said(
+    module: Any, case: tuple[Any, Any], tmp_path: Path
+) -> None:
+    module.panel("segment")
+    segment(module)
+    ui = module.panel("review").ui
+    module.parameters.referenceSegmentation = case[1]
+    assert not ui.mappingGroup.target.isVisible(), "names need no table"
+    plain_reference(case, tmp_path, {"Segment_1": 1, "Segment_2": 2})
+    module.view.panels["review"].refresh()
+    assert ui.referenceLabel.text == "Matched by value: Segment_1 -> ball, Segment_2 -> shell."
+    assert ui.mappingGroup.target.isVisible()
+    assert compared_values(module) == [0, 1, 2]
+
+
+def test_a_reference_that_cannot_be_matched_is_mapped_by_hand(
+    module: Any, case: tuple[Any, Any], tmp_path: Path
+) -> None:
+    module.panel("segment")
+    segment(module)
+    plain_reference(case, tmp_path, {"roi 7": 7, "roi 9": 9})
+    ui = module.panel("review").ui
+    module.parameters.referenceSegmentation = case[1]
+    assert "table" in ui.referenceLabel.text
+    assert (ui.mappingGroup.collapsed, ui.compareButton.enabled) == (False, False)
+    assert "which class each segment" in ui.compareButton.toolTip
+    ui.mappingTable.target.cellWidget(1, 1).setCurrentIndex(2)
+    assert ui.compareButton.enabled
+    assert ui.referenceLabel.text == "The classes of the reference are those that you chose. Left out: roi 7."
+    assert compared_values(module) == [0, 2]
+    assert "shell" in case[1].GetAttribute("ForgettableSeg.Classes"), "the scene keeps it"
 
 
 def test_all_state_is_kept_in_the_scene(module: Any, case: tuple[Any, Any], scene: Any) -> None:

@@ -9,7 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from ForgettableSegGUI import devices, model_cards, packages, reviews
+from ForgettableSegGUI import class_mapping, devices, model_cards, packages, reviews
 from ForgettableSegGUI.finetune import bank, comparison
 from ForgettableSegGUI.finetune import model as finetune_model
 from ForgettableSegGUI.finetune.model import FineTuneState, TrainingCase
@@ -137,11 +137,11 @@ def test_new_cases_get_names_that_fit_files() -> None:
 
 def test_what_the_user_mapped_wins_while_the_class_exists() -> None:
     proposals = {"hippocampus head": "Anterior"}
-    mapping = finetune_model.proposeMapping(
+    mapping = class_mapping.completeMapping(
         ["hippocampus head", "x"], ["Anterior", "Posterior"], proposals, {"x": "Posterior"}
     )
     assert mapping == {"hippocampus head": "Anterior", "x": "Posterior"}
-    kept = finetune_model.proposeMapping(["hippocampus head"], ["Tumor"], {}, {"hippocampus head": "Anterior"})
+    kept = class_mapping.completeMapping(["hippocampus head"], ["Tumor"], {}, {"hippocampus head": "Anterior"})
     assert kept == {"hippocampus head": ""}
 
 

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import qt
 import slicer
-from ForgettableSegMRML.labelmaps import mapSegments
-
-from ForgettableSegLib.cases.task import Task
 
 from ..channels import MAX_CHANNELS
-from ..i18n import tr as _
+from ..class_mapping import completeMapping, mappingFromJson
+from ..mapping_table import MappingTable
+from ..segment_classes import proposedClasses, segmentNamesOf
 from ..table import fillTable, fitColumns, selectedKeys
 from .choices import Choices
-from .job import SceneCase, segmentNamesOf
+from .job import SceneCase
 from .model import (
-    IGNORED,
     TrainingCase,
     caseRows,
     casesFromJson,
     casesToJson,
-    proposeMapping,
     segmentNames,
     uniqueCaseId,
     withSegments,
@@ -42,11 +39,9 @@ class CasesTab:
 
     def __init__(self, ui: Any, choices: Choices, changed: Callable[[], None]) -> None:
         self.ui, self._choices, self._changed = ui, choices, changed
-        self._combos: list[qt.QComboBox] = []
+        self._mappingTable = MappingTable(ui.mappingTable, self.onMapped)
         self._shownCases: Any = None
-        self._shownMapping: Any = None
         fitColumns(ui.casesTable, 0, 1, 2)
-        fitColumns(ui.mappingTable, 0, 1)
         ui.casesTable.connect("cellChanged(int,int)", self.onTicked)
         ui.casesTable.connect("itemSelectionChanged()", self.onSelection)
         ui.addSceneButton.connect("clicked(bool)", self.onAddPair)
@@ -82,13 +77,12 @@ class CasesTab:
         parameters, task = self._choices.parameterNode, self._choices.task()
         if parameters is None or task is None:
             return {}
-        try:
-            kept = dict(json.loads(parameters.classMapping or "{}"))
-        except ValueError:
-            kept = {}
-        names = segmentNames(case for case in self.cases if case.inScene)
+        cases = self.cases
+        nodes = [case.segmentationNode for case in self.sceneCases(cases)]
+        proposals, _sentence = proposedClasses(dict.fromkeys(nodes), task)
+        names = segmentNames(case for case in cases if case.inScene)
         classes = [each.name for each in task.classes]
-        return proposeMapping(names, classes, self._proposals(task), kept)
+        return completeMapping(names, classes, proposals, mappingFromJson(parameters.classMapping))
 
     def sceneCase(self, case: TrainingCase) -> SceneCase | None:
         """Return the nodes of a case in the scene, None where they are gone."""
@@ -126,24 +120,7 @@ class CasesTab:
     def showMapping(self) -> None:
         """Show which segment stands for which class."""
         task, mapping = self._choices.task(), self.mapping
-        shown = (mapping, task)
-        if shown == self._shownMapping:
-            return
-        self._shownMapping = shown
-        classes = [] if task is None else [each.name for each in task.classes]
-        table = self.ui.mappingTable
-        fillTable(table, [[name, ""] for name in mapping])
-        self._combos = []
-        for row, (segment, chosen) in enumerate(mapping.items()):
-            combo = qt.QComboBox()
-            combo.setToolTip(_("The class that the segment {name} stands for.").format(name=segment))
-            combo.addItem(_("left out"), IGNORED)
-            for name in classes:
-                combo.addItem(name, name)
-            combo.setCurrentIndex(classes.index(chosen) + 1 if chosen in classes else 0)
-            combo.connect("currentIndexChanged(int)", self.onMapped)
-            table.setCellWidget(row, 1, combo)
-            self._combos.append(combo)
+        self._mappingTable.show(mapping, [] if task is None else [each.name for each in task.classes])
         self.ui.mappingGroup.setVisible(bool(mapping))
 
     def onTicked(self, row: int, column: int) -> None:
@@ -202,32 +179,14 @@ class CasesTab:
         removed = set(selectedKeys(self.ui.casesTable))
         self.setCases([case for row, case in enumerate(self.cases) if row not in removed])
 
-    def onMapped(self, _index: int) -> None:
+    def onMapped(self, mapping: Mapping[str, str]) -> None:
         """The user chose a class for a segment."""
-        names = list(self.mapping)
-        values = [str(combo.itemData(combo.currentIndex) or IGNORED) for combo in self._combos]
-        chosen = dict(zip(names, values, strict=False))
         parameters = self._choices.parameterNode
         if parameters is not None:
-            self._shownMapping = (chosen, self._choices.task())  # what is shown already: the combo boxes stay
-            parameters.classMapping = json.dumps(chosen)
+            parameters.classMapping = json.dumps(mapping)
             self._changed()
 
     def _chosenVolumes(self) -> list[slicer.vtkMRMLVolumeNode | None]:
         task = self._choices.task()
         count = 1 if task is None else min(MAX_CHANNELS, len(task.channels))
         return [getattr(self.ui, f"caseVolumeSelector{channel}").currentNode() for channel in range(1, count + 1)]
-
-    def _proposals(self, task: Task) -> dict[str, str]:
-        """The class that a segment says by its terminology or name, by the segment's name."""
-        names = {each.value: each.name for each in task.classes}
-        found: dict[str, str] = {}
-        for case in self.cases:
-            scene = self.sceneCase(case) if case.inScene else None
-            if scene is None:
-                continue
-            segmentation = scene.segmentationNode.GetSegmentation()
-            for key, value in mapSegments(scene.segmentationNode, task.classes).values.items():
-                if value is not None:
-                    found.setdefault(segmentation.GetSegment(key).GetName(), names[value])
-        return found

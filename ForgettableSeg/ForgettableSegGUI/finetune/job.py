@@ -14,7 +14,6 @@ from typing import Any
 
 import slicer
 from ForgettableSegMRML.labelmaps import writeLabelMap
-from ForgettableSegMRML.segmentations import segmentIDs
 from ForgettableSegMRML.volumes import writeVolume
 
 from ForgettableSegLib.cases.task import Task
@@ -22,6 +21,7 @@ from ForgettableSegLib.jobs.requests import make_request
 from ForgettableSegLib.resources import user_dir
 
 from ..i18n import tr as _
+from ..segment_classes import valuesBySegment
 from .model import TrainingCase
 
 _STATE_FILE = "panel.json"
@@ -66,23 +66,6 @@ def newRunFolder(name: str) -> Path:
             folder = runsFolder() / next(names)
         else:
             return folder
-
-
-def segmentNamesOf(segmentationNode: slicer.vtkMRMLSegmentationNode) -> tuple[str, ...]:
-    """Return the names of a node's segments."""
-    segmentation = segmentationNode.GetSegmentation()
-    return tuple(segmentation.GetSegment(key).GetName() for key in segmentIDs(segmentationNode))
-
-
-def valuesBySegment(
-    segmentationNode: slicer.vtkMRMLSegmentationNode, mapping: Mapping[str, str], task: Task
-) -> dict[str, int | None]:
-    """Return the label value of each segment, from the class that its name stands for."""
-    values = {each.name: each.value for each in task.classes}
-    segmentation = segmentationNode.GetSegmentation()
-    return {
-        key: values.get(mapping.get(segmentation.GetSegment(key).GetName(), "")) for key in segmentIDs(segmentationNode)
-    }
 
 
 def writeSceneCases(

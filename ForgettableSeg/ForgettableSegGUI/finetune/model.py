@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from ForgettableSegLib.cases.matching import FoundClass, match_classes
 from ForgettableSegLib.cases.task import SegmentClass, Task
 from ForgettableSegLib.errors import ForgettableSegError
 
@@ -17,9 +16,6 @@ from ..packages import missingSentence
 
 SCRATCH = "*"
 """The start model's name where a model is trained from scratch; no model can be called so."""
-
-IGNORED = ""
-"""The class that a segment stands for where it is left out."""
 
 MIN_CASES = 3
 """One case each for training, validation and the held-out comparison."""
@@ -130,29 +126,6 @@ def caseRows(cases: Sequence[TrainingCase]) -> list[list[str]]:
 def segmentNames(cases: Iterable[TrainingCase]) -> list[str]:
     """Return the names of all segments in the ticked cases, in the order of their appearance."""
     return list(dict.fromkeys(name for case in cases if case.included for name in case.segments))
-
-
-def proposeMapping(
-    segments: Iterable[str], classes: Sequence[str], proposals: Mapping[str, str], kept: Mapping[str, str]
-) -> dict[str, str]:
-    """Return which class each segment name stands for.
-
-    Args:
-        segments: names of the segments.
-        classes: names of the classes.
-        proposals: class by segment name, where terminology or value says one; names are matched here.
-        kept: what the user has chosen before; it wins while the class exists.
-    """
-    segments = list(dict.fromkeys(segments))
-    named = [SegmentClass(name, value) for value, name in enumerate(classes, start=1)]
-    matching = match_classes([FoundClass(segment, segment) for segment in segments], named)
-    mapping = {}
-    for segment in segments:
-        byName = matching.class_of(segment)
-        proposal = proposals.get(segment, IGNORED if byName is None else byName.name)
-        chosen = kept.get(segment, proposal)
-        mapping[segment] = chosen if chosen in (*classes, IGNORED) else proposal
-    return mapping
 
 
 @dataclass(frozen=True)

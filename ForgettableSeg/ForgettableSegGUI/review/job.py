@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import slicer
-from ForgettableSegMRML.labelmaps import mapSegments, writeLabelMap
+from ForgettableSegMRML.labelmaps import writeLabelMap
 
 from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
@@ -20,6 +20,7 @@ from .. import results
 from ..case_files import CASE, loadHeatmaps, requireInScene, writeImages
 from ..i18n import tr as _
 from ..reviews import AUDITED
+from ..segment_classes import valuesBySegment
 
 
 class AuditJob:
@@ -30,6 +31,7 @@ class AuditJob:
         referenceNode: the segmentation that is taken for right.
         model: name of the model.
         task: what the model segments.
+        mapping: class by name of a segment of the reference.
         device: where the model runs.
     """
 
@@ -40,10 +42,11 @@ class AuditJob:
         *,
         model: str,
         task: Task,
+        mapping: Mapping[str, str],
         device: str = "auto",
     ) -> None:
         self.segmentationNode, self.referenceNode = segmentationNode, referenceNode
-        self.model, self.task, self.device = model, task, device
+        self.model, self.task, self.mapping, self.device = model, task, mapping, device
         self.volumeNodes = results.inputsOf(segmentationNode)
         self._folder: Path | None = None
 
@@ -51,22 +54,16 @@ class AuditJob:
         """Write volumes and reference to files and return the arguments of the job.
 
         Raises:
-            ForgettableSegError: if the input volumes are gone, or the reference holds none of the model's classes.
+            ForgettableSegError: if the input volumes are gone, or segments of two classes overlap.
         """
         if len(self.volumeNodes) != len(self.task.channels):
             text = _("The volumes that this segmentation was made from are not all in the scene any more.")
             raise ForgettableSegError(ErrorCode.CASE_INVALID, text)
-        mapping = mapSegments(self.referenceNode, self.task.classes)
-        if not any(mapping.values.values()):
-            names = ", ".join(each.name for each in self.task.classes)
-            text = _("No segment of {name} is named like a class of the model ({classes}).").format(
-                name=self.referenceNode.GetName(), classes=names
-            )
-            raise ForgettableSegError(ErrorCode.CASE_INVALID, text)
+        values = valuesBySegment(self.referenceNode, self.mapping, self.task)
         self._folder = Path(tempfile.mkdtemp(prefix="forgettableseg-"))
         images = writeImages(self.volumeNodes, self._folder)
         label = self._folder / f"{CASE}_reference.nrrd"
-        writeLabelMap(self.referenceNode, self.volumeNodes[0], mapping.values, label)
+        writeLabelMap(self.referenceNode, self.volumeNodes[0], values, label)
         arguments = {
             "model": self.model,
             "cases": [{"id": CASE, "images": images, "label": str(label)}],

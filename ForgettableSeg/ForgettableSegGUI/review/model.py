@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..i18n import tr as _
@@ -69,6 +69,21 @@ def neighbour(row: int, step: int, count: int) -> int:
     return -1 if count == 0 else min(count - 1, max(0, row + step))
 
 
+def referenceSentence(mapping: Mapping[str, str], matched: str, *, chosen: bool) -> str:
+    """Return what is said of a reference whose segments are not all called like classes.
+
+    Args:
+        mapping: class by name of the segment.
+        matched: what the matcher says.
+        chosen: whether the user has chosen classes, so that what the matcher says no longer holds.
+    """
+    if not any(mapping.values()):
+        return _("Say in the table which class each segment of the reference stands for.")
+    left = [name for name, chosenClass in mapping.items() if not chosenClass]
+    text = _("The classes of the reference are those that you chose.") if chosen else matched
+    return text + (" " + _("Left out: {names}.").format(names=", ".join(left)) if left and chosen else "")
+
+
 @dataclass(frozen=True)
 class CompareState:
     """Everything that decides whether a comparison with a reference can start."""
@@ -79,6 +94,7 @@ class CompareState:
     modelKnown: bool = False
     whyNoModels: str = ""
     same: bool = False
+    matched: bool = True
     busy: str = ""
 
     def isValid(self) -> tuple[bool, str]:
@@ -92,6 +108,7 @@ class CompareState:
                 not self.modelKnown,
                 self.whyNoModels or _("The model of this segmentation is not installed any more."),
             ),
+            (not self.matched, _("Say which class each segment of the reference stands for.")),
             (bool(self.busy), _("Wait until the running job has ended: {title}.").format(title=self.busy)),
         )
         reason = next((text for holds, text in reasons if holds), "")

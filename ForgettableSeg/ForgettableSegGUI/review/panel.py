@@ -16,6 +16,7 @@ from .. import application, results
 from ..i18n import tr as _
 from ..job_panel import JobPanel
 from ..job_state import JobState
+from ..model_cards import ModelCard
 from ..panel import Context
 from ..reviews import AUDITED, HardSlice, Review, channelMeaning, channelTitle
 from ..table import fillTable, fitColumns, keyOfRow
@@ -30,6 +31,7 @@ from .model import (
     sliceRows,
     slicesOfClass,
 )
+from .reference import Reference
 
 
 class ReviewPanel(JobPanel):
@@ -45,6 +47,7 @@ class ReviewPanel(JobPanel):
         self._shownHeatmap: tuple[Any, ...] = ()
         self._place: HardSlice | None = None
         self._cases: list[slicer.vtkMRMLSegmentationNode] = []
+        self._reference = Reference(self.ui, self.refresh)
         fitColumns(self.ui.slicesTable, 1)
         self.ui.slicesTable.sortByColumn(2, qt.Qt.DescendingOrder)  # the hardest first, until the user sorts otherwise
         self.ui.casesTable.sortByColumn(1, qt.Qt.DescendingOrder)
@@ -65,6 +68,12 @@ class ReviewPanel(JobPanel):
     def segmentation(self) -> slicer.vtkMRMLSegmentationNode | None:
         """The reviewed segmentation."""
         return None if self.parameterNode is None else self.parameterNode.reviewSegmentation
+
+    @property
+    def card(self) -> ModelCard | None:
+        """The model that made the reviewed segmentation, None where it is not known any more."""
+        node = self.segmentation
+        return None if node is None else self.session.model(results.modelOf(node))
 
     @property
     def heatmap(self) -> slicer.vtkMRMLVolumeNode | None:
@@ -165,11 +174,11 @@ class ReviewPanel(JobPanel):
 
     def onCompare(self, _checked: bool = False) -> None:
         """Compute T1 to T4 against the reference."""
-        node, reference = self.segmentation, self.parameterNode.referenceSegmentation
-        card = self.session.model(results.modelOf(node)) if node is not None else None
+        node, reference, card = self.segmentation, self.parameterNode.referenceSegmentation, self.card
         if card is None or reference is None:
             return
-        job = AuditJob(node, reference, model=card.name, task=card.task, device=self.parameterNode.device)
+        mapping, device = self._reference.mapping, self.parameterNode.device
+        job = AuditJob(node, reference, model=card.name, task=card.task, mapping=mapping, device=device)
         self.start("audit", job, _("Comparing with the reference"))
 
     def load(self, job: AuditJob, state: JobState) -> None:
@@ -240,14 +249,17 @@ class ReviewPanel(JobPanel):
 
     def _showState(self, review: Review | None) -> None:
         node, parameters = self.segmentation, self.parameterNode
-        reference = parameters.referenceSegmentation
+        reference, card = parameters.referenceSegmentation, self.card
+        same = node is not None and node is reference
+        self._reference.show(None if same else reference, None if card is None else card.task)
         valid, reason = CompareState(
             missing=self.session.missing,
             hasResult=node is not None and bool(results.inputsOf(node)),
             hasReference=reference is not None,
-            modelKnown=node is not None and self.session.model(results.modelOf(node)) is not None,
+            modelKnown=card is not None,
             whyNoModels=self.session.whyNoModels(),
-            same=node is not None and node is reference,
+            same=same,
+            matched=self._reference.isMatched,
             busy=self.session.busy,
         ).isValid()
         self.ui.compareButton.setEnabled(valid)
