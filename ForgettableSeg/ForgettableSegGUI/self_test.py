@@ -32,7 +32,7 @@ def run(logic: Any, check: Callable[[Any, str], None]) -> None:
     task = Task(name="synthetic", modality="MR", channels=("MR",), classes=classes)
     with tempfile.TemporaryDirectory(prefix="forgettableseg-test-") as folder:
         first = logic.fineTune(pairs, "", "self-test", _SETTINGS, task=task, folder=Path(folder) / "first")
-        dice = dict((name, after) for name, _before, after in first.comparison.rows)
+        dice = {row.name: row.after for row in first.comparison.rows}
         check(dice["mean"] > _BETTER_THAN_CHANCE, f"the trained model finds the structures: {dice}")
 
         result = logic.segment(pairs[0][0], model=str(first.modelPath), device="cpu")

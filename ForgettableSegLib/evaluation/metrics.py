@@ -19,7 +19,7 @@ error; on a recent NumPy, where that raises no more, it returns NaN.)
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -78,6 +78,11 @@ class ClassResult:
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain types, None where there is no value."""
         return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> ClassResult:
+        """The result that `to_dict` gave."""
+        return cls(**{key: math.nan if value is None else value for key, value in content.items()})
 
 
 def evaluate_case(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,23 +15,48 @@ MEAN_OF_SHARED = "mean of shared classes"
 """Stands for the mean where the new model segments other classes too."""
 
 
-def before_and_after(before: Mapping[str, Any], results: Sequence[ClassResult]) -> dict[str, Any]:
+def before_and_after(start: Sequence[ClassResult], results: Sequence[ClassResult]) -> dict[str, Any]:
     """What a training changed.
 
     Args:
-        before: mean Dice of the start model by class and under "mean", empty without one.
+        start: of the start model, empty without one.
         results: of the new model.
 
     Returns:
-        "before", "after" (Dice by class, under "mean", and under `MEAN_OF_SHARED` where the classes differ), "cases".
+        "before", "after" (Dice by class, under "mean", and under `MEAN_OF_SHARED` where the classes differ), "cases"
+        (their number), and "spread": for each of the names how many cases have a value ("cases") and the sample
+        standard deviations over them of Dice "before" and "after" and of its "change", None below two cases.
     """
-    after = mean_dice(list(results)) if results else {}
-    before = dict(before)
-    shared = [result for result in results if result.name in before]
+    before, after = (mean_dice(list(each)) if each else {} for each in (start, results))
+    known = {result.name for result in start}
+    shared = [result for result in results if result.name in known]
     if shared and len(shared) < len(results):
         before[MEAN_OF_SHARED] = before.pop("mean", None)
         after[MEAN_OF_SHARED] = mean_dice(shared)["mean"]
-    return {"before": before, "after": after, "cases": len({result.case for result in results})}
+    spread = {
+        name: _spread(*(_dice_by_case(each, name, known) for each in (start if name in before else (), results)))
+        for name in after
+    }
+    return {"before": before, "after": after, "cases": len({result.case for result in results}), "spread": spread}
+
+
+def _dice_by_case(results: Sequence[ClassResult], name: str, known: set[str]) -> dict[str, float]:
+    """Dice of a class by case, or the mean over the classes of each case; without cases that have no value."""
+    from ForgettableSegLib.evaluation.summary import case_means
+
+    if name == MEAN_OF_SHARED:
+        results = [result for result in results if result.name in known]
+    elif name != "mean":
+        results = [result for result in results if result.name == name]
+    return {case: dice for case, dice in case_means(results, "dice").items() if not math.isnan(dice)}
+
+
+def _spread(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float | int | None]:
+    from ForgettableSegLib.evaluation.summary import spread_of
+
+    change = [after[case] - dice for case, dice in before.items() if case in after]
+    values = {"before": list(before.values()), "after": list(after.values()), "change": change}
+    return {"cases": len(after), **{part: spread_of(each).to_dict()["std"] for part, each in values.items()}}
 
 
 def comparison_lines(held_out: Mapping[str, Any]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -224,8 +223,4 @@ def _refuse_foreign(case: Case, reference: np.ndarray, plan: _Plan) -> None:
 def _results(rows: list[dict[str, Any]], name: str) -> list[ClassResult]:
     from ForgettableSegLib.evaluation.metrics import ClassResult
 
-    return [
-        ClassResult(**{key: math.nan if value is None else value for key, value in result.items()})
-        for row in rows
-        for result in row.get(name, ())
-    ]
+    return [ClassResult.from_dict(result) for row in rows for result in row.get(name, ())]

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ForgettableSegLib.training.run import TrainingOutcome
 
 BEFORE_FILE = "held_out_before.json"
-"""What the model to start from scored on the held-out cases, kept in the run folder for a resumed run."""
+"""What the model to start from scored on each held-out case, kept in the run folder for a resumed run."""
 
 
 def train(request: TrainRequest, context: JobContext) -> JobResult:
@@ -183,7 +183,7 @@ def _judge_before(
     except OSError as error:
         message = f"The run folder {folder} cannot be written: {error.strerror or error}."
         raise ForgettableSegError(ErrorCode.OUTPUT_UNWRITABLE, message, hint="Choose another folder.") from error
-    write_text(folder / BEFORE_FILE, to_json(mean_dice(results)))
+    write_text(folder / BEFORE_FILE, to_json([result.to_dict() for result in results]))
 
 
 def judge(
@@ -317,11 +317,13 @@ def _card_measures(results: list[ClassResult], count: int) -> dict[str, Any]:
 
 def _comparison(outcome: TrainingOutcome, results: list[ClassResult], context: JobContext) -> dict[str, Any]:
     """Dice before and after, told as an event; a class that got worse is warned of."""
+    from ForgettableSegLib.evaluation.metrics import ClassResult
+
     path = outcome.folder / BEFORE_FILE
-    before = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    held_out = before_and_after(before, results)
+    start = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else ()
+    held_out = before_and_after([ClassResult.from_dict(each) for each in start], results)
     if results:
-        context.metric("held_out", outcome.iterations, {part: held_out[part] for part in ("before", "after")})
+        context.metric("held_out", outcome.iterations, held_out)
     for name, value in held_out["after"].items():
         earlier = held_out["before"].get(name)
         if earlier is not None and value is not None and value < earlier - 0.01:

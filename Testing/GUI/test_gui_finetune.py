@@ -222,12 +222,19 @@ def test_the_result_is_compared_and_used(module: Any, panel: Any) -> None:
     from module_view import click
 
     start(module, panel)
-    held_out = {"before": {"ball": 0.7, "mean": 0.7}, "after": {"ball": 0.8, "mean": 0.8}}
+    spread = {name: {"cases": 6, "change": 0.02} for name in ("ball", "mean")}
+    dice = [{"ball": value, "mean": value} for value in (0.7, 0.8)]
+    held_out = {"before": dice[0], "after": dice[1], "cases": 6, "spread": spread}
     module.worker.answer("finetune", event="done", exit_code=0, result={"model": "run/model", "held_out": held_out})
     ui = panel.ui
     assert ui.fineTuneTabs.currentIndex == 3
-    assert [ui.resultTable.item(0, column).text() for column in range(4)] == ["ball", "0.700", "0.800", "+0.100"]
-    assert "is better than before" in ui.resultLabel.text
+    assert [ui.resultTable.item(0, column).text() for column in range(4)] == [
+        "ball",
+        "0.700",
+        "0.800",
+        "+0.100 ± 0.020",
+    ]
+    assert "is better than before: Dice changed by +0.100 ± 0.020 on 6 held-out cases" in ui.resultLabel.text
     click(ui.useButton)
     assert module.worker.asked[-1][1] == {"action": "install", "path": "run/model"}
     module.worker.answer("models", event="done", exit_code=0, result={"model": {"name": "tiny-tuned"}})

@@ -74,7 +74,7 @@ class TrainingRun:
         self._folder: Path | None = None
         self._writing: Iterator[dict[str, Any]] | None = None
         self._cases: list[dict[str, Any]] = []
-        self._comparison = Comparison(())
+        self._comparison = Comparison()
         self._modelPath = ""
         fitColumns(self.ui.resultTable, 0)
         self.ui.plotsButton.connect("clicked(bool)", self.onShowPlots)
@@ -106,7 +106,7 @@ class TrainingRun:
         """Go on with a run that was cut off, or with the decision on one that has ended."""
         self._folder = folder
         if isFinished(folder):
-            self._state, self._comparison = None, Comparison(())
+            self._state, self._comparison = None, Comparison()
             self._showResult(str(folder / "run" / "model"), recallRun(folder)["held_out"])
             return
         self.ui.fineTuneTabs.setCurrentIndex(TRAINING_TAB)
@@ -219,7 +219,7 @@ class TrainingRun:
         self._begin(job, arguments)
 
     def _begin(self, job: str, arguments: dict[str, Any]) -> None:
-        self._comparison, self._modelPath = Comparison(()), ""
+        self._comparison, self._modelPath = Comparison(), ""
         self._enableDecision(False)
         recalled = recallRun(self._folder)
         self.gallery.setCases(recalled["cases"], recalled["classes"])
