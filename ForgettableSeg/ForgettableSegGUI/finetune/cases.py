@@ -22,6 +22,7 @@ from .model import (
     caseRows,
     casesFromJson,
     casesToJson,
+    matchedFiles,
     segmentNames,
     uniqueCaseId,
     withSegments,
@@ -79,10 +80,18 @@ class CasesTab:
             return {}
         cases = self.cases
         nodes = [case.segmentationNode for case in self.sceneCases(cases)]
-        proposals, _sentence = proposedClasses(dict.fromkeys(nodes), task)
-        names = segmentNames(case for case in cases if case.inScene)
-        classes = [each.name for each in task.classes]
-        return completeMapping(names, classes, proposals, mappingFromJson(parameters.classMapping))
+        inScene, _sentence = proposedClasses(dict.fromkeys(nodes), task)
+        inFiles, _sentence = self._matchedFiles()
+        classes, kept = [each.name for each in task.classes], mappingFromJson(parameters.classMapping)
+        return completeMapping(segmentNames(cases), classes, {**inFiles, **inScene}, kept)
+
+    def tellFiles(self) -> str:
+        """Return what there is to say of the classes in label files; the table opens where some are not known."""
+        proposals, sentence = self._matchedFiles()
+        names = segmentNames(case for case in self.cases if not case.inScene)
+        if any(name not in proposals for name in names):
+            self.ui.mappingGroup.collapsed = False
+        return sentence
 
     def sceneCase(self, case: TrainingCase) -> SceneCase | None:
         """Return the nodes of a case in the scene, None where they are gone."""
@@ -190,3 +199,8 @@ class CasesTab:
         task = self._choices.task()
         count = 1 if task is None else min(MAX_CHANNELS, len(task.channels))
         return [getattr(self.ui, f"caseVolumeSelector{channel}").currentNode() for channel in range(1, count + 1)]
+
+    def _matchedFiles(self) -> tuple[dict[str, str], str]:
+        task = self._choices.task()
+        files = (case for case in self.cases if case.included and not case.inScene)
+        return ({}, "") if task is None else matchedFiles(files, task.classes)

@@ -21,11 +21,10 @@ from .choices import Choices
 from .job import fileCase, writeSceneCases
 from .model import (
     NewClass,
-    TrainingCase,
+    casesOfFiles,
     classesFromJson,
     classesToJson,
     generalFindings,
-    uniqueCaseId,
     withFindings,
 )
 
@@ -101,8 +100,12 @@ class CaseChecks:
             self._findings.append(event)
         if event["event"] == "done":
             added = self._addFiles(state.result)
-            text = _("Cases added: {count}.").format(count=added)
-            state.message = " ".join([text, *generalFindings(self._findings)])
+            parts = [
+                _("Cases added: {count}.").format(count=added),
+                self._table.tellFiles(),
+                self._choices.taskProblem(),
+            ]
+            state.message = " ".join(filter(None, [*parts, *generalFindings(self._findings)]))
 
     def onCheck(self, _checked: bool = False) -> None:
         """Check the ticked cases; those in the scene are written to temporary files first, one at a time."""
@@ -113,10 +116,11 @@ class CaseChecks:
             return
         included = [case for case in self._table.cases if case.included]
         self._findings, self._problem, self._state = [], "", None
-        self._written = [fileCase(case) for case in included if not case.inScene]
+        mapping = self._table.mapping
+        self._written = [fileCase(case, task, mapping) for case in included if not case.inScene]
         self._folder = tempfile.TemporaryDirectory(prefix="forgettableseg-")
         scene = self._table.sceneCases(included)
-        self._writing = writeSceneCases(scene, Path(self._folder.name), task, self._table.mapping)
+        self._writing = writeSceneCases(scene, Path(self._folder.name), task, mapping)
         self.busy = _("Writing the cases")
         self._changed()
         qt.QTimer.singleShot(0, self._writeNext)
@@ -161,31 +165,13 @@ class CaseChecks:
 
     def _addFiles(self, result: Mapping[str, Any]) -> int:
         """Add the cases that are not there yet, with what was found of them; returns their number."""
-        cases = self._table.cases
-        before = len(cases)
-        known = {case.images for case in cases}
-        names: dict[str, str] = {}
-        for row in result.get("case_list") or ():
-            images = tuple(str(path) for path in row.get("images") or ())
-            if images in known:
-                continue
-            caseId = uniqueCaseId(str(row.get("id") or Path(images[0]).stem), cases)
-            names[str(row.get("id"))] = caseId
-            cases.append(
-                TrainingCase(
-                    caseId=caseId,
-                    channels=len(images),
-                    images=images,
-                    label=str(row.get("label") or ""),
-                    group=str(row.get("group") or ""),
-                    segments=tuple(str(name) for name in row.get("classes") or ()),
-                )
-            )
+        before = self._table.cases
+        new = casesOfFiles(result, before)
+        names = {key: case.caseId for key, case in new.items()}
         found = [{**each, "case": names[each["case"]]} for each in self._findings if each.get("case") in names]
         self._takeClasses(result.get("task"))
-        new = withFindings(cases[before:], found) if found else cases[before:]
-        self._table.setCases([*cases[:before], *new])
-        return len(cases) - before
+        self._table.setCases([*before, *(withFindings([*new.values()], found) if found else new.values())])
+        return len(new)
 
     def _takeClasses(self, task: Mapping[str, Any] | None) -> None:
         """A new model takes the classes that the case list names."""

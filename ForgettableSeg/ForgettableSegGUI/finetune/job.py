@@ -93,9 +93,15 @@ def writeSceneCases(
         yield {**entry, "group": case.group} if case.group else entry
 
 
-def fileCase(case: TrainingCase) -> dict[str, Any]:
-    """Return a case in files as a request holds it."""
+def fileCase(case: TrainingCase, task: Task, mapping: Mapping[str, str]) -> dict[str, Any]:
+    """Return a case in files as a request holds it, with what its label values stand for where the task has others."""
     entry: dict[str, Any] = {"id": case.caseId, "images": list(case.images), "label": case.label}
+    classes = {each.name: each.value for each in task.classes}
+    values = {
+        value: classes.get(mapping.get(name, ""), 0) for name, value in zip(case.segments, case.values, strict=False)
+    }
+    if any(old != new for old, new in values.items()):
+        entry["label_values"] = {str(old): new for old, new in values.items()}
     return {**entry, "group": case.group} if case.group else entry
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from ForgettableSegLib.cases.matching import FoundClass, match_classes
 from ForgettableSegLib.cases.task import SegmentClass, Task
 from ForgettableSegLib.errors import ForgettableSegError
 
@@ -33,7 +34,8 @@ class TrainingCase:
         images: files of the channels, for a case in files.
         label: label file, for a case in files.
         group: patient, for the split.
-        segments: names of the segments found.
+        segments: names of the segments found; for a case in files those of its classes, "value 1" for one without.
+        values: label value of each of them in the label file, for a case in files.
         problems: what the check found, in plain words.
         blocking: whether one of the problems is an error.
     """
@@ -46,6 +48,7 @@ class TrainingCase:
     label: str = ""
     group: str = ""
     segments: tuple[str, ...] = ()
+    values: tuple[int, ...] = ()
     problems: tuple[str, ...] = ()
     blocking: bool = False
     checked: bool = False
@@ -119,7 +122,7 @@ def caseRows(cases: Sequence[TrainingCase]) -> list[list[str]]:
     rows = []
     for case in cases:
         state = _("ok") if case.checked else _("not checked")
-        rows.append([case.caseId, ", ".join(case.segments), "; ".join(case.problems) or state])
+        rows.append([case.caseId, ", ".join(dict.fromkeys(case.segments)), "; ".join(case.problems) or state])
     return rows
 
 
@@ -128,9 +131,67 @@ def segmentNames(cases: Iterable[TrainingCase]) -> list[str]:
     return list(dict.fromkeys(name for case in cases if case.included for name in case.segments))
 
 
+def casesOfFiles(result: Mapping[str, Any], taken: Iterable[TrainingCase]) -> dict[str, TrainingCase]:
+    """Return the cases of a case list that the library has read, by their id there; those in the table are left out.
+
+    Args:
+        result: of the job `validate`: the cases, their task, and without one the label values that there are.
+        taken: the cases in the table.
+    """
+    cases = list(taken)
+    known = {case.images for case in cases}
+    task, values = result.get("task") or {}, result.get("values") or ()
+    names = {int(each["value"]): str(each["name"]) for each in task.get("classes") or ()}
+    names = names or {int(each["value"]): _("value {value}").format(value=each["value"]) for each in values}
+    found: dict[str, TrainingCase] = {}
+    for row in result.get("case_list") or ():
+        images = tuple(str(path) for path in row.get("images") or ())
+        if images in known:
+            continue
+        meant = {int(old): int(new) for old, new in (row.get("label_values") or {}).items()} or {v: v for v in names}
+        held = {value: names[one] for value, one in meant.items() if one in names}
+        case = TrainingCase(
+            caseId=uniqueCaseId(str(row.get("id") or images[0]), cases),
+            channels=len(images),
+            images=images,
+            label=str(row.get("label") or ""),
+            group=str(row.get("group") or ""),
+            segments=tuple(held.values()),
+            values=tuple(held),
+        )
+        cases.append(case)
+        found[str(row.get("id"))] = case
+    return found
+
+
+def matchedFiles(cases: Iterable[TrainingCase], classes: Sequence[SegmentClass]) -> tuple[dict[str, str], str]:
+    """Return the class by name of what label files hold, as far as it is known; and what there is to say of it.
+
+    Values that nobody named are those of the classes, as far as the classes have them.
+    """
+    found: dict[str, FoundClass] = {}
+    for case in cases:
+        for name, value in zip(case.segments, case.values, strict=False):
+            found.setdefault(name, FoundClass(name, name, value))
+    held, wanted = list(found.values()), list(classes)
+    if all(one.is_nameless for one in held):
+        values = {one.value for one in held} & {each.value for each in classes}
+        held = [one for one in held if one.value in values]
+        wanted = [each for each in classes if each.value in values]
+    matching = match_classes(held, wanted, trust_values=True)
+    unknown = ", ".join(name for name in found if matching.class_of(name) is None)
+    sentence = "" if matching.is_plain or not matching.matches else matching.sentence
+    if unknown:
+        sentence = _("Say in the table of segments which class this stands for: {names}.").format(names=unknown)
+    return {key: match.name for key, (match, _how) in matching.matches.items()}, sentence
+
+
 @dataclass(frozen=True)
 class NewClass:
-    """A class of a model from scratch: its name, the words that stand for it in the prompt, its label value."""
+    """A class of a model from scratch: its name, the words that stand for it in the prompt, its label value.
+
+    The name is empty until the user gives one.
+    """
 
     name: str
     prompt: str = ""
@@ -156,8 +217,22 @@ def withNewClass(classes: Sequence[NewClass], name: str) -> list[NewClass]:
     return [*classes, NewClass(name or _("class {number}").format(number=value), "", value)]
 
 
+def classesOfCases(cases: Iterable[TrainingCase]) -> list[NewClass]:
+    """Return the classes that a new model begins with: what the cases hold; values that nobody named have no name."""
+    values = {name: value for case in cases for name, value in zip(case.segments, case.values, strict=False)}
+    classes: list[NewClass] = []
+    for name in segmentNames(cases):
+        free = withNewClass(classes, name)[-1].value
+        found = FoundClass(name, name, values.get(name))
+        classes.append(NewClass("" if found.value and found.is_nameless else name, "", found.value or free))
+    return classes
+
+
 def newTask(name: str, modality: str, channels: Sequence[str], classes: Sequence[NewClass]) -> tuple[Task | None, str]:
     """Return the task of a model from scratch, or None and the sentence that says what is wrong with it."""
+    unnamed = ", ".join(str(each.value) for each in classes if not each.name)
+    if unnamed:
+        return None, _("Name the classes of these label values in Settings: {values}.").format(values=unnamed)
     try:
         made = tuple(SegmentClass(name=each.name, value=each.value, prompt=each.prompt) for each in classes)
         return Task(name=name or "model", modality=modality, channels=tuple(channels), classes=made), ""
@@ -212,8 +287,8 @@ class FineTuneState:
         blocking = [case.caseId for case in included if case.blocking]
         if blocking:
             return _("The case {name} has a problem; mend it or untick it.").format(name=blocking[0])
-        inScene = [case for case in included if case.inScene]
-        if inScene and self.task is not None and not any(self.mapping.get(name) for name in segmentNames(inScene)):
+        known = [case for case in included if case.segments]
+        if known and self.task is not None and not any(self.mapping.get(name) for name in segmentNames(known)):
             return _("No segment stands for a class of the model; see the table of segments in Cases.")
         return ""
 

@@ -138,12 +138,12 @@ class FineTunePanel(Panel):
     def onClassEdited(self, row: int, column: int) -> None:
         """A class of the new model got another name or prompt."""
         classes = classesFromJson(self.parameterNode.newClasses)
-        if 0 <= row < len(classes):
+        if 0 <= row < len(classes) and column < 2:
             text = cellText(self.ui.taskTable, row, column).strip()
             old = classes[row]
             name, prompt = (text or old.name, old.prompt) if column == 0 else (old.name, text)
             classes[row] = NewClass(name, prompt, old.value)
-            self._setClasses(classes)
+        self._setClasses(classes)  # a value, which files have, is shown as it was
 
     def onAddClass(self, _checked: bool = False) -> None:
         """Add a class to the new model."""
@@ -216,17 +216,15 @@ class FineTunePanel(Panel):
         self.refresh()
 
     def _proposeClasses(self, scratch: bool) -> None:
-        """A new model begins with the segments that there are."""
+        """A new model begins with the segments and label values that there are."""
         if scratch and not classesFromJson(self.parameterNode.newClasses):
-            classes: list[NewClass] = []
-            for name in model.segmentNames(self.cases):
-                classes = model.withNewClass(classes, name)
+            classes = model.classesOfCases(self.cases)
             if classes:
                 self.parameterNode.newClasses = classesToJson(classes)
 
     def _showClasses(self) -> None:
         classes = classesFromJson(self.parameterNode.newClasses)
-        fillTable(self.ui.taskTable, [[each.name, each.prompt] for each in classes])
+        fillTable(self.ui.taskTable, [[each.name, each.prompt, each.value] for each in classes])
 
     def _showChannels(self) -> None:
         card = self.choices.startCard

@@ -90,13 +90,14 @@ class TrainingRun:
         """Write the cases of the scene, one at a time, and start the training."""
         included = [case for case in self._table.cases if case.included]
         scene = self._table.sceneCases(included)
-        self._cases = [fileCase(case) for case in included if not case.inScene]
+        task, mapping = self._choices.task(), self._table.mapping
+        self._cases = [fileCase(case, task, mapping) for case in included if not case.inScene]
         try:
             self._folder = newRunFolder(self._choices.parameterNode.newModelName)
         except OSError as error:
             Panel.say(self.ui.statusLabel, str(error))
             return
-        self._writing = writeSceneCases(scene, self._folder / "cases", self._choices.task(), self._table.mapping)
+        self._writing = writeSceneCases(scene, self._folder / "cases", task, mapping)
         self.preparing = _("Writing the cases")
         self.ui.fineTuneTabs.setCurrentIndex(TRAINING_TAB)
         self._changed()
