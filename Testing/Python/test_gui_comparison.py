@@ -60,3 +60,10 @@ def test_a_first_model_has_nothing_to_compare_with() -> None:
     assert comparison.comparisonRows(measured) == [["a", "-", "0.900", "-"]]
     assert comparison.comparisonSentence(measured, "new") == "The model new is trained. Dice on 2 held-out cases:"
     assert "no held-out cases" in comparison.comparisonSentence(comparison.comparisonFromValues({}), "new")
+
+
+def test_a_start_that_was_kept_is_said() -> None:
+    measured = comparison.comparisonFromValues(
+        {"before": {"a": 0.9}, "after": {"a": 0.9}, "cases": 6, "kept_start": True}
+    )
+    assert "new has its weights, unchanged" in comparison.comparisonSentence(measured, "new")
