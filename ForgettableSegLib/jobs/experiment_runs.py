@@ -152,7 +152,8 @@ class Study:
         listener = RunListener(context, planned.label, index=index, of=of)
         outcome = self._train(planned, folder, cases, split, listener)
         package = model_package(outcome, device=self.device, calibration={})
-        held_out = self._select(self.split.test)
+        # As the run has them: label maps alone were given images there.
+        held_out = outcome.config.select(self.split.test)
         results = judge(Predictor(package, self.device), self.task, held_out, "evaluate", listener, tell_failures=True)
         if not results:
             message = "None of the held-out cases could be evaluated."

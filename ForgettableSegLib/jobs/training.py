@@ -45,7 +45,7 @@ def train(request: TrainRequest, context: JobContext) -> JobResult:
     from ForgettableSegLib.training.distributed import process_group
     from ForgettableSegLib.training.run import run_training
     from ForgettableSegLib.training.settings import TrainingSettings
-    from ForgettableSegLib.training.synthetic_cases import as_label_maps
+    from ForgettableSegLib.training.synthetic_cases import as_label_maps, with_synthetic_images
 
     start = _start_model(request)
     kept = {} if start is None else {"spatial_dims": start.preprocessing.spatial_dims}
@@ -74,7 +74,9 @@ def train(request: TrainRequest, context: JobContext) -> JobResult:
         labelled = [case for case in cases if case.label is not None]
         split = split_cases(labelled, ratios=settings.split_ratios, seed=settings.seed) if labelled else None
         if start is not None and split is not None and group.is_main:
-            _judge_before(start, task, _kept_out(labelled, split)[0], folder, device, context)
+            made = with_synthetic_images(cases, task, settings.synthesis, split, folder)
+            kept_out, _ = _kept_out([case for case in made if case.label is not None], split)
+            _judge_before(start, task, kept_out, folder, device, context)
         context.log_to(folder)
         if split is not None:
             _expect(split, settings.mirror_axes, context)

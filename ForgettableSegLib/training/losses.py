@@ -35,6 +35,29 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return voxels.sum(1) / (labels != IGNORE_LABEL).flatten(1).sum(1).clamp(min=1)
 
 
+def class_mean_cross_entropy(logits: Tensor, labels: Tensor, all_reduce: AllReduce | None = None) -> Tensor:
+    """Cross-entropy as a mean over the classes of a batch of the mean over their voxels, the background included.
+
+    A mean over voxels hardly sees small structures, and soft Dice none that the network gives no probability yet.
+
+    Args:
+        logits: (B, C, *S).
+        labels: (B, *S) class indices, 255 where there is no label.
+        all_reduce: sums a tensor over the ranks, differentiably.
+
+    Returns:
+        Scalar in nats.
+    """
+    valid = labels.flatten() != IGNORE_LABEL
+    true = labels.flatten().long() * valid
+    voxels = functional.cross_entropy(logits, labels.long(), ignore_index=IGNORE_LABEL, reduction="none").flatten()
+    sums = torch.zeros(logits.shape[1], device=logits.device).index_add(0, true, voxels)
+    counts = torch.zeros_like(sums).index_add(0, true, valid.float())
+    if all_reduce is not None:
+        sums, counts = all_reduce(torch.stack([sums, counts]))
+    return (sums / counts.clamp(min=1)).sum() / (counts > 0).sum().clamp(min=1)
+
+
 def focal_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Focal loss (1 - p_y)^gamma (-log p_y) of each sample with gamma 2, as a mean over its valid voxels.
 
@@ -111,7 +134,7 @@ def segmentation_loss(
     Args:
         logits: (B, C, *S).
         labels: (B, *S).
-        kind: "ce", "dice_ce", "tversky", "focal", "boundary" or "boundary_dou".
+        kind: "ce", "dice_ce", "balanced", "tversky", "focal", "boundary" or "boundary_dou".
         all_reduce: sums a tensor over the ranks, differentiably.
         done: share of the training that is over, which "boundary" is weighted by.
 
@@ -128,6 +151,8 @@ def segmentation_loss(
         loss = boundary_dou_loss(probabilities, one_hot.float(), all_reduce)
     else:
         loss = per_sample.mean()
+        if kind == "balanced":
+            loss = (loss + class_mean_cross_entropy(logits, labels, all_reduce)) / 2
         if kind != "ce":
             loss = loss + soft_dice_loss(logits, labels, all_reduce)
         if kind == "boundary":

@@ -19,7 +19,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "preset": ("recommended", "paper"),
     "optimizer": ("sgd", "adamw"),
     "schedule": ("poly", "cosine"),
-    "loss": ("dice_ce", "ce", "tversky", "focal", "boundary", "boundary_dou"),
+    "loss": ("dice_ce", "ce", "balanced", "tversky", "focal", "boundary", "boundary_dou"),
     "architecture": ("unet", "attention_unet", "unetr", "nnunet"),
     "fusion": ("residual", "visual_query", "literal", "none"),
     "text": ("auto", "open_clip", "file", "onehot", "random", "learned"),
@@ -87,9 +87,10 @@ class TrainingSettings:
             0 takes the weights themselves.
         deep_supervision: a loss at every level of the decoder but the lowest, each half as heavy as the one above it
             (as nnU-Net's); architecture "unet" only.
-        loss: cross-entropy ("ce"), that plus soft Dice over the batch ("dice_ce"), Tversky (0.3 FP, 0.7 FN), focal
-            (gamma 2), Kervadec's boundary loss, which takes over from "dice_ce" in the course of the run, or boundary
-            DoU.
+        loss: cross-entropy ("ce"), that plus soft Dice over the batch ("dice_ce"), the same with half of the
+            cross-entropy as a mean over the classes ("balanced", for many or small structures), Tversky (0.3 FP,
+            0.7 FN), focal (gamma 2), Kervadec's boundary loss, which takes over from "dice_ce" in the course of the
+            run, or boundary DoU.
         tgf, pbs, fsb: text-guided fusion, prototype-based scoring, forgettable sample bank: each on or off.
         fusion, num_heads: how text meets the image, see `TextGuidedFusion`.
         text, text_model, text_pretrained, text_path, prompt_template: where the text embeddings come from.

@@ -12,6 +12,7 @@ from scipy.ndimage import distance_transform_edt
 from ForgettableSegLib.training.boundary import boundary_dou_loss, boundary_loss, boundary_weight, signed_distances
 from ForgettableSegLib.training.losses import (
     IGNORE_LABEL,
+    class_mean_cross_entropy,
     cross_entropy,
     focal_loss,
     segmentation_loss,
@@ -19,12 +20,39 @@ from ForgettableSegLib.training.losses import (
     tversky_loss,
 )
 
-KINDS = ("tversky", "focal", "boundary", "boundary_dou")
+KINDS = ("balanced", "tversky", "focal", "boundary", "boundary_dou")
 
 
 def one_hot(labels: torch.Tensor, classes: int) -> torch.Tensor:
     """(B, C, *S), float."""
     return torch.nn.functional.one_hot(labels, classes).movedim(-1, 1).float()
+
+
+def test_a_class_of_one_voxel_counts_as_much_as_a_large_one() -> None:
+    """Of the three classes one is absent, and one has a single voxel; a voxel without a label counts for nothing."""
+    labels = torch.zeros(1, 4, 5, dtype=torch.int64)
+    labels[0, 1, 2], labels[0, 0, 0] = 2, IGNORE_LABEL
+    logits = torch.randn(1, 3, 4, 5)
+    losses = -logits.log_softmax(1)
+    background = [losses[0, 0, r, c] for r in range(4) for c in range(5) if labels[0, r, c] == 0]
+    expected = (torch.stack(background).mean() + losses[0, 2, 1, 2]) / 2
+    torch.testing.assert_close(class_mean_cross_entropy(logits, labels), expected)
+
+
+def test_over_ranks_classes_weigh_as_in_the_whole_batch() -> None:
+    """A class that only one rank has counts once."""
+    logits, labels = torch.randn(4, 3, 5, 5), torch.randint(0, 2, (4, 5, 5))
+    labels[3, 0, 0] = 2
+    sums: list[torch.Tensor] = []
+
+    def remember(values: torch.Tensor) -> torch.Tensor:
+        sums.append(values)
+        return values
+
+    for first in (0, 2):
+        class_mean_cross_entropy(logits[first : first + 2], labels[first : first + 2], remember)
+    both = class_mean_cross_entropy(logits[:2], labels[:2], lambda own: sums[0] + sums[1])
+    torch.testing.assert_close(both, class_mean_cross_entropy(logits, labels))
 
 
 def test_tversky_by_hand() -> None:
