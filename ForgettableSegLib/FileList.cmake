@@ -23,6 +23,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/cases/preprocessing.py
   ForgettableSegLib/cases/recipe.py
   ForgettableSegLib/cases/regrid.py
+  ForgettableSegLib/cases/shape.py
   ForgettableSegLib/cases/split.py
   ForgettableSegLib/cases/structures.py
   ForgettableSegLib/cases/synthesis_recipe.py
@@ -50,10 +51,13 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/inference/calibration.py
   ForgettableSegLib/inference/device.py
   ForgettableSegLib/inference/difficulty.py
+  ForgettableSegLib/inference/located.py
+  ForgettableSegLib/inference/locator.py
   ForgettableSegLib/inference/predictor.py
   ForgettableSegLib/inference/ranking.py
   ForgettableSegLib/inference/run.py
   ForgettableSegLib/inference/scoring.py
+  ForgettableSegLib/inference/template.py
   ForgettableSegLib/jobs/__init__.py
   ForgettableSegLib/jobs/arguments.py
   ForgettableSegLib/jobs/audit.py
@@ -93,7 +97,9 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/models/__init__.py
   ForgettableSegLib/models/archive.py
   ForgettableSegLib/models/card.py
+  ForgettableSegLib/models/field_of_view.py
   ForgettableSegLib/models/package.py
+  ForgettableSegLib/models/regions.py
   ForgettableSegLib/models/registry.py
   ForgettableSegLib/network/__init__.py
   ForgettableSegLib/network/arguments.py

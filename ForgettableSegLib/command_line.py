@@ -102,6 +102,12 @@ def _segment(commands: Any) -> None:
         "position_lps in a review; of RAS, as Slicer shows it, turn the signs of X and Y; every voxel whose centre "
         "lies in the box, ends included (default: the whole image)",
     )
+    parser.add_argument(
+        "--anyway",
+        action="store_true",
+        help="segment a volume as it is, however much larger it is than those that the model has learnt "
+        "(default: let the model's locator find its regions, or refuse it)",
+    )
     _add_device(parser)
 
 
@@ -241,20 +247,32 @@ def _validate(commands: Any) -> None:
     )
 
 
+_MODELS_SUMMARY = "list, show, install, export or remove models, or add a locator to one"
+_LOCATOR_FLAGS = ("template", "regions", "mask")
+
+
 def _models(commands: Any) -> None:
-    parser = _command(commands, "models", "list, show, install, export or remove models", _models_arguments)
+    parser = _command(commands, "models", _MODELS_SUMMARY, _models_arguments)
     parser.add_argument("action", choices=MODEL_ACTIONS, help="what to do")
     parser.add_argument("model", nargs="?", help="name of the model; for install, the package")
     parser.add_argument("path", nargs="?", help="for export, the .zip or folder to write")
     parser.add_argument(
         "--yes", action="store_true", help="remove without asking (default: ask where there is a terminal)"
     )
+    locator = parser.add_argument_group("for locate (Documentation/locator.md)")
+    locator.add_argument("--template", metavar="IMAGE", help="image in which the regions lie")
+    locator.add_argument("--regions", metavar="JSON", help="file with name, box and side of each region")
+    locator.add_argument(
+        "--mask", metavar="IMAGE", help="label map: only what it covers is compared (default: all that is not air)"
+    )
+    locator.add_argument("--output", metavar="PACKAGE", help="the .zip or folder to write")
 
 
 def _models_arguments(options: argparse.Namespace) -> dict[str, Any]:
     if options.action == "install":
         return {"action": options.action, "path": options.model}
-    return {"action": options.action, "name": options.model, "path": options.path}
+    place = {"name": options.model, "path": options.output if options.action == "locate" else options.path}
+    return {"action": options.action, **place, **{name: getattr(options, name) for name in _LOCATOR_FLAGS}}
 
 
 def _check(commands: Any) -> None:

@@ -83,6 +83,9 @@ class Terminology:
         """Return the codes as a task's JSON carries them."""
         content: dict[str, Any] = {"category": list(self.category), "type": list(self.type)}
         content["modifier"] = None if self.modifier is None else list(self.modifier)
+        if self.region is not None:
+            content["region"] = list(self.region)
+            content["region_modifier"] = None if self.regionModifier is None else list(self.regionModifier)
         return content
 
     def codes(self) -> tuple[str, str, str, str]:
@@ -101,8 +104,9 @@ def terminologyOfClass(segmentClass: SegmentClass) -> Terminology:
 
 
 def terminologyFromDict(codes: Mapping[str, Any]) -> Terminology:
-    """Return the terminology of a task's JSON: "category", "type" and perhaps "modifier", three texts each."""
+    """Return the terminology of a task's JSON: "category", "type" and perhaps "modifier", "region" and its modifier."""
     category, type_, modifier = (codes.get(name) for name in ("category", "type", "modifier"))
+    region, side = codes.get("region"), codes.get("region_modifier")
     if not type_:
         return _fallback()
     known = next((each for each in _structures() if each.type[:2] == tuple(type_[:2])), None)
@@ -111,7 +115,10 @@ def terminologyFromDict(codes: Mapping[str, Any]) -> Terminology:
         category=_code(category or table["default_category"]),
         type=_code(type_),
         modifier=_code(modifier) if modifier else None,
+        region=_code(region) if region else None,
+        regionModifier=_code(side) if region and side else None,
         context=known.context if known else table["contexts"]["other"],
+        regionContext=table["contexts"]["region"] if region else "",
         color=known.color if known else None,
     )
 

@@ -26,7 +26,8 @@ class SegmentClass:
         prompt: the words that stand for it in the text prompt; empty to use the name.
         color: red, green, blue, each 0 to 255.
         terminology: SNOMED CT codes, each a triple of scheme, code and meaning:
-            `{"category": [...], "type": [...], "modifier": [...] or None}`.
+            `{"category": [...], "type": [...], "modifier": [...] or None}`, and perhaps "region" and
+            "region_modifier", which say where it lies.
 
     Raises:
         ForgettableSegError: `TASK_INVALID`, with a sentence that names the class.
@@ -208,12 +209,13 @@ def _color(name: str, color: object) -> tuple[int, ...]:
 
 
 def _check_terminology(name: str, terminology: object) -> None:
-    allowed = {"category", "type", "modifier"}
+    optional = {"modifier", "region", "region_modifier"}
+    allowed = {"category", "type", *optional}
     if not isinstance(terminology, Mapping) or not {"category", "type"} <= set(terminology) <= allowed:
         raise _invalid(f"The terminology of class '{name}' needs a category and a type, and may have a modifier.")
     for key, code in terminology.items():
         is_triple = isinstance(code, Sequence) and len(code) == 3 and all(isinstance(one, str) for one in code)
-        if not is_triple and not (key == "modifier" and code is None):
+        if not is_triple and not (key in optional and code is None):
             raise _invalid(f"The {key} of class '{name}' must be a scheme, a code and a meaning, not {code!r}.")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,16 +12,19 @@ import torch
 from ForgettableSegLib.cases.case import Case
 from ForgettableSegLib.cases.files import read_image
 from ForgettableSegLib.cases.geometry import Geometry
+from ForgettableSegLib.cases.grid import PreparedGrid
 from ForgettableSegLib.cases.label_files import read_label
 from ForgettableSegLib.cases.labels import to_class_indices, to_label_values
-from ForgettableSegLib.cases.preprocessing import Prepared, prepare, restore_scalar
+from ForgettableSegLib.cases.preprocessing import prepare, restore_scalar
+from ForgettableSegLib.cases.shape import count_pieces, extent_mm, keep_largest
+from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
-from ForgettableSegLib.inference.difficulty import CONFIDENCE, PROTOTYPE_RATIO, dilate, dilation_axes
+from ForgettableSegLib.inference.difficulty import CONFIDENCE, HARD_PERCENTILE, PROTOTYPE_RATIO, dilate, dilation_axes
+from ForgettableSegLib.inference.located import Found, segment_regions
 from ForgettableSegLib.inference.ranking import ReviewInput, review
 from ForgettableSegLib.inference.run import (
     LoadedModel,
     Progress,
-    Restored,
     Watch,
     compute_scores,
     compute_segmentation,
@@ -49,6 +52,10 @@ class Segmentation:
         review: content of the review file, None without difficulty.
         notes: a sentence for everything that was done differently from the plan.
         seconds: wall time by phase.
+        task: the classes that the labels hold: the model's, or those of its sides where a locator found them.
+        learnt_as: for each class of the task, the name of the class that the model has learnt.
+        removed: number of voxels of each class that lay apart from its largest piece and were removed, by name.
+        unlike: a sentence for everything that is unlike what the model has learnt.
     """
 
     labels: np.ndarray
@@ -59,6 +66,22 @@ class Segmentation:
     review: dict[str, Any] | None
     notes: tuple[str, ...]
     seconds: dict[str, float]
+    task: Task
+    learnt_as: Mapping[str, str]
+    removed: Mapping[str, int]
+    unlike: tuple[str, ...]
+
+    def labels_as_learnt(self, task: Task) -> np.ndarray:
+        """The labels in the values of the model's own classes, the same for both sides.
+
+        Args:
+            task: of the model.
+        """
+        values = {each.name: each.value for each in task.classes}
+        table = np.zeros(max(self.task.label_values) + 1, dtype=self.labels.dtype)
+        for each in self.task.classes:
+            table[each.value] = values[self.learnt_as[each.name]]
+        return table[self.labels]
 
 
 @dataclass(frozen=True)
@@ -114,10 +137,14 @@ class Predictor:
         heatmap: bool = True,
         probabilities: bool = False,
         region: Region | None = None,
+        anyway: bool = False,
         progress: Progress | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> Segmentation:
         """Segment an image.
+
+        In a volume much larger than those that the model has learnt, a model with a locator segments the regions that
+        its locator finds; one without refuses it.
 
         The difficulty maps are percentiles of what held-out cases showed in and around their foreground. Far from any
         predicted foreground a confident background is near 0 by itself; the prototype ratio is not allowed above the
@@ -133,40 +160,51 @@ class Predictor:
             probabilities: also return the class probabilities.
             region: box of voxel indices x, y, z (lowest, and one past the highest), cut at the image's border; it is
                 segmented as if it were the whole image, and outside of it is background of difficulty 0.
-            progress: called with phase (prepare, predict, restore, review), steps done and number of steps.
+            anyway: segment all of a volume as it is, however large.
+            progress: called with phase (prepare, locate, predict, restore, review), steps done and number of steps.
             cancelled: asked before every forward pass.
 
         Raises:
             Cancelled: when ``cancelled`` says so.
             ForgettableSegError: CASE_INVALID (wrong number of channels, voxels that are not numbers), REQUEST_INVALID
-                (region outside of the image), OUT_OF_MEMORY.
+                (region outside of the image), FIELD_OF_VIEW (too large, or not found by the locator), OUT_OF_MEMORY.
         """
         self._check_channels(image, name)
         watch = Watch(progress, cancelled)
         watch.begin("prepare")
         box = _box(region, geometry)
         part, part_geometry = _cut(image, geometry, box)
-        prepared = prepare(part, part_geometry, self.model.preprocessing, name=name)
-        computed = compute_segmentation(self.model, prepared, watch, heatmap=heatmap, probabilities=probabilities)
+        options = {"heatmap": heatmap, "probabilities": probabilities, "name": name}
+        if self._fits(part_geometry, anyway=anyway):
+            found = self._segment_whole(part, part_geometry, watch, **options)
+        else:
+            found = segment_regions(self.model, part, part_geometry, watch, **options)
         watch.begin("restore")
-        restored = restore_segmentation(computed, prepared, probabilities=probabilities)
-        labels = _paste(to_label_values(restored.classes, self.model.task), box, geometry)
-        maps = {name: _paste(values, box, geometry) for name, values in restored.maps.items()}
+        removed = keep_largest(found.labels, self._kept_largest(found))
+        labels = _paste(found.labels, box, geometry)
+        maps = {name: _paste(values, box, geometry) for name, values in found.maps.items()}
         content = None
         if heatmap:
             watch.begin("review")
-            content = self._review(maps, labels, geometry, prepared, case_id)
-            self._calibrate(maps, labels, prepared)
+            grid = PreparedGrid.plan(geometry, (None, None, None), self.model.preprocessing.slice_axis)
+            content = self._review(maps, labels, geometry, grid, found.task, case_id)
+            self._calibrate(maps, labels, grid)
         watch.end()
+        names = dict(zip(found.task.label_values[1:], (each.name for each in found.task.classes), strict=True))
+        volumes = _volumes(labels, geometry, found.task)
         return Segmentation(
             labels=labels,
             difficulty=maps,
-            probabilities=_paste_probabilities(restored, box, geometry),
+            probabilities=_paste_probabilities(found.probabilities, box, geometry),
             geometry=geometry,
-            volumes_ml=self._volumes(labels, geometry),
+            volumes_ml=volumes,
             review=content,
             notes=tuple(watch.notes),
             seconds=watch.seconds,
+            task=found.task,
+            learnt_as=found.learnt_as,
+            removed={names[value]: count for value, count in removed.items()},
+            unlike=self._unlike(found, volumes, content),
         )
 
     def audit_case(self, case: Case, **options: Any) -> Audit:
@@ -224,13 +262,54 @@ class Predictor:
         watch.begin("restore")
         maps = {name: restore_scalar(values, prepared) for name, values in scores.items()}
         watch.begin("review")
-        content = self._review(maps, reference, geometry, prepared, case_id)
+        content = self._review(maps, reference, geometry, prepared.grid, self.model.task, case_id)
         watch.end()
         return Audit(scores=maps, geometry=geometry, review=content, notes=tuple(watch.notes), seconds=watch.seconds)
 
     def _read(self, case: Case) -> tuple[np.ndarray, Geometry]:
         same_grid = self.model.preprocessing.same_grid
         return read_image(case, channels=len(self.model.task.channels), same_grid=same_grid)
+
+    def _fits(self, geometry: Geometry, *, anyway: bool) -> bool:
+        """Whether a volume is segmented as it is.
+
+        Raises:
+            ForgettableSegError: FIELD_OF_VIEW, if it is too large and nothing can find the structures in it.
+        """
+        learnt = self.model.field_of_view
+        if anyway or learnt is None or not learnt.is_too_large(extent_mm(geometry)):
+            return True
+        if self.model.locator is None:
+            raise learnt.refusal(extent_mm(geometry))
+        return False
+
+    def _segment_whole(
+        self, image: np.ndarray, geometry: Geometry, watch: Watch, *, heatmap: bool, probabilities: bool, name: str
+    ) -> Found:
+        prepared = prepare(image, geometry, self.model.preprocessing, name=name)
+        computed = compute_segmentation(self.model, prepared, watch, heatmap=heatmap, probabilities=probabilities)
+        watch.begin("restore")
+        restored = restore_segmentation(computed, prepared, probabilities=probabilities)
+        task = self.model.task
+        labels = to_label_values(restored.classes, task)
+        learnt_as = {each.name: each.name for each in task.classes}
+        return Found(labels, restored.probabilities, restored.maps, task, learnt_as)
+
+    def _kept_largest(self, found: Found) -> list[int]:
+        return [each.value for each in found.task.classes if found.learnt_as[each.name] in self.model.keep_largest]
+
+    def _unlike(self, found: Found, volumes: Mapping[str, float], content: Mapping[str, Any] | None) -> tuple[str, ...]:
+        """Sentences on what is unlike the training cases in a result, on the grid that was segmented."""
+        learnt = self.model.field_of_view
+        if learnt is None:
+            return ()
+        sentences = []
+        for each in found.task.classes:
+            pieces = count_pieces(found.labels == each.value)
+            sentences += learnt.surprises(each.name, found.learnt_as[each.name], volumes[each.name], pieces)
+        if content is not None and content["case_difficulty"]["above_95"]:
+            sentences.append(f"It was harder than {HARD_PERCENTILE:.0f} % of the cases that the model was tested on.")
+        return tuple(sentences)
 
     def _check_channels(self, image: np.ndarray, name: str) -> None:
         channels = self.model.task.channels
@@ -242,7 +321,13 @@ class Predictor:
             )
 
     def _review(
-        self, maps: dict[str, np.ndarray], labels: np.ndarray, geometry: Geometry, prepared: Prepared, case_id: str
+        self,
+        maps: dict[str, np.ndarray],
+        labels: np.ndarray,
+        geometry: Geometry,
+        grid: PreparedGrid,
+        task: Task,
+        case_id: str,
     ) -> dict[str, Any]:
         return review(
             ReviewInput(
@@ -250,26 +335,27 @@ class Predictor:
                 model=self.model.name,
                 maps=maps,
                 labels=labels,
-                classes=self.model.task.classes,
+                classes=task.classes,
                 geometry=geometry,
-                slice_axis=prepared.grid.axes[0],
+                slice_axis=grid.axes[0],
                 in_plane=self.model.preprocessing.spatial_dims == 2,
                 calibration=self.model.calibration,
             )
         )
 
-    def _calibrate(self, maps: dict[str, np.ndarray], labels: np.ndarray, prepared: Prepared) -> None:
+    def _calibrate(self, maps: dict[str, np.ndarray], labels: np.ndarray, grid: PreparedGrid) -> None:
         """Turn raw difficulty into percentiles, in place."""
         for channel, values in maps.items():
             self.model.calibration.apply_(channel, values)
         if PROTOTYPE_RATIO in maps:
-            axes = dilation_axes(prepared.grid.axes[0], in_plane=self.model.preprocessing.spatial_dims == 2)
+            axes = dilation_axes(grid.axes[0], in_plane=self.model.preprocessing.spatial_dims == 2)
             ratio, confidence = maps[PROTOTYPE_RATIO], maps[CONFIDENCE]
             np.minimum(ratio, confidence, out=ratio, where=~dilate(labels > 0, axes=axes))
 
-    def _volumes(self, labels: np.ndarray, geometry: Geometry) -> dict[str, float]:
-        voxels = np.bincount(labels.reshape(-1), minlength=max(self.model.task.label_values) + 1)
-        return {each.name: float(voxels[each.value]) * geometry.voxel_volume / 1000 for each in self.model.task.classes}
+
+def _volumes(labels: np.ndarray, geometry: Geometry, task: Task) -> dict[str, float]:
+    voxels = np.bincount(labels.reshape(-1), minlength=max(task.label_values) + 1)
+    return {each.name: float(voxels[each.value]) * geometry.voxel_volume / 1000 for each in task.classes}
 
 
 def _box(region: Region | None, geometry: Geometry) -> tuple[slice, slice, slice]:
@@ -305,11 +391,13 @@ def _paste(values: np.ndarray, box: tuple[slice, ...], geometry: Geometry) -> np
     return whole
 
 
-def _paste_probabilities(restored: Restored, box: tuple[slice, ...], geometry: Geometry) -> np.ndarray | None:
-    if restored.probabilities is None:
+def _paste_probabilities(
+    probabilities: np.ndarray | None, box: tuple[slice, ...], geometry: Geometry
+) -> np.ndarray | None:
+    if probabilities is None:
         return None
-    whole = _paste(restored.probabilities, box, geometry)
-    if whole is not restored.probabilities:
+    whole = _paste(probabilities, box, geometry)
+    if whole is not probabilities:
         # Outside of the region everything is background, for certain.
         outside = np.ones(geometry.shape, dtype=bool)
         outside[box] = False

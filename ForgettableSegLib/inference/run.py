@@ -15,12 +15,15 @@ from ForgettableSegLib.cases.preprocessing import Prepared, Preprocessing, resto
 from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.errors import Cancelled
 from ForgettableSegLib.inference.difficulty import CONFIDENCE, ESTIMATED_CHANNELS, Calibration
+from ForgettableSegLib.inference.locator import Locator
 from ForgettableSegLib.inference.scoring import Scorer, feature_kind
 from ForgettableSegLib.mining.prototypes import Prototypes
 from ForgettableSegLib.mining.scores import TERMS
+from ForgettableSegLib.models.regions import TEMPLATE
 from ForgettableSegLib.network.forward import iterate_logits
 
 if TYPE_CHECKING:
+    from ForgettableSegLib.models.field_of_view import FieldOfView
     from ForgettableSegLib.models.package import ModelPackage
 
 Progress = Callable[[str, int, int], None]
@@ -39,6 +42,9 @@ class LoadedModel:
         scorer: its prototypes.
         calibration: its histograms.
         device: where it computes.
+        field_of_view: what its training cases looked like, None where nobody measured.
+        locator: finds its structures in larger volumes, None where it has none.
+        keep_largest: names of the classes of which only the largest piece is kept.
     """
 
     name: str
@@ -49,6 +55,9 @@ class LoadedModel:
     scorer: Scorer
     calibration: Calibration
     device: torch.device
+    field_of_view: FieldOfView | None = None
+    locator: Locator | None = None
+    keep_largest: tuple[str, ...] = ()
 
     @classmethod
     def from_package(cls, package: ModelPackage, device: torch.device | str) -> LoadedModel:
@@ -65,6 +74,9 @@ class LoadedModel:
             scorer=Scorer(prototypes.to(device), feature_kind(package.card.get("training", {}))),
             calibration=Calibration.from_tensors(package.tensors),
             device=device,
+            field_of_view=package.field_of_view,
+            locator=package.locator and Locator(package.locator, package.tensors[TEMPLATE].numpy()),
+            keep_largest=tuple(package.card.get("keep_largest", ())),
         )
 
 
@@ -75,12 +87,15 @@ class Watch:
     Args:
         progress: called with phase, steps done and number of steps.
         cancelled: asked before every forward pass.
+        part, parts: which of how many parts of the case is at work.
     """
 
     progress: Progress | None = None
     cancelled: Callable[[], bool] | None = None
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+    part: int = 0
+    parts: int = 1
     _phase: str = ""
     _started: float = 0.0
 
@@ -99,12 +114,13 @@ class Watch:
         if self.cancelled is not None and self.cancelled():
             raise Cancelled
         if self.progress is not None:
-            self.progress(self._phase, done, of)
+            self.progress(self._phase, self.part * of + done, self.parts * of)
 
     def end(self) -> None:
         """Close the last phase."""
         if self._phase:
-            self.seconds[self._phase] = time.perf_counter() - self._started
+            before = self.seconds.get(self._phase, 0.0)
+            self.seconds[self._phase] = before + time.perf_counter() - self._started
         self._phase = ""
 
 

@@ -10,7 +10,7 @@ FILE_FORMATS = (".nrrd", ".nii.gz")
 DICOM_SEG = "dicom-seg"
 SEGMENT_FORMATS = (*FILE_FORMATS, DICOM_SEG)
 CONVENTIONS = ("ours", "monai", "medpy", "nnunet")
-MODEL_ACTIONS = ("list", "show", "install", "export", "remove")
+MODEL_ACTIONS = ("list", "show", "install", "export", "remove", "locate")
 
 Check = Callable[[Any], str]
 """Returns what is wrong with a value ("must be text"), or nothing."""

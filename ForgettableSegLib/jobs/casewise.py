@@ -33,7 +33,13 @@ if TYPE_CHECKING:
     from ForgettableSegLib.inference.predictor import Predictor
     from ForgettableSegLib.jobs.requests import AuditRequest, SegmentRequest
 
-PHASES = {"prepare": (0.0, 0.05), "predict": (0.05, 0.8), "restore": (0.8, 0.9), "review": (0.9, 0.95)}
+PHASES = {
+    "prepare": (0.0, 0.05),
+    "locate": (0.0, 0.05),
+    "predict": (0.05, 0.8),
+    "restore": (0.8, 0.9),
+    "review": (0.9, 0.95),
+}
 """Share of a case's work at which each phase of the predictor begins and ends."""
 
 Rows = Sequence[Mapping[str, Any]]

@@ -1,4 +1,4 @@
-"""The job `models`: the models on this machine, listed, shown, installed, exported and removed."""
+"""The job `models`: the models on this machine, listed, shown, installed, exported and removed, or given a locator."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ def run(request: ModelsRequest, context: JobContext) -> JobResult:
         "install": _install,
         "export": _export,
         "remove": _remove,
+        "locate": _locate,
     }
     result = actions[request.action](request)
     if "path" in result.result:
@@ -107,6 +108,19 @@ def _export(request: ModelsRequest) -> JobResult:
 
     path = ModelPackage.read(find_model(request.name)).write(request.path)
     return JobResult(result={"name": request.name, "path": str(path)}, text=f"Exported '{request.name}' to {path}.")
+
+
+def _locate(request: ModelsRequest) -> JobResult:
+    from ForgettableSegLib.inference.template import with_locator
+    from ForgettableSegLib.models.package import ModelPackage
+    from ForgettableSegLib.models.registry import find_model
+
+    package = with_locator(
+        ModelPackage.read(find_model(request.name)), request.template, request.regions, mask=request.mask
+    )
+    path = package.write(request.path)
+    sentence = f"Wrote '{package.name}' with {len(package.locator.regions)} regions to {path}."
+    return JobResult(result={"name": package.name, "path": str(path)}, text=sentence)
 
 
 def _remove(request: ModelsRequest) -> JobResult:

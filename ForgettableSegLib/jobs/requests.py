@@ -96,6 +96,7 @@ class SegmentRequest(Request):
         preview: also write a picture of three planes through what was found.
         region: box of voxel indices [[x, y, z], [x, y, z]] (upper ends excluded) outside which is background, or None.
         region_mm: the same by two corners in millimetres (LPS, ends included); or give ``region``, or neither.
+        anyway: segment a volume as it is, however much larger it is than those that the model has learnt.
     """
 
     job: ClassVar[str] = "segment"
@@ -110,6 +111,7 @@ class SegmentRequest(Request):
     preview: Flag = False
     region: Region | None = None
     region_mm: RegionMm | None = None
+    anyway: Flag = False
 
     def _whole(self) -> str:
         if self.region is not None and self.region_mm is not None:
@@ -235,21 +237,28 @@ class ValidateRequest(Request):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelsRequest(Request):
-    """List, show, install, export or remove models.
+    """List, show, install, export or remove models, or add a locator to one.
 
     Args:
-        action: list, show, install, export or remove.
-        name: which model, for show, export and remove.
-        path: the package to install, or the file or folder to export to.
+        action: list, show, install, export, remove or locate.
+        name: which model, for show, export, remove and locate.
+        path: the package to install, or the file or folder to export to, or to write the model with its locator to.
+        template: for locate, the image in which the regions lie.
+        regions: for locate, a JSON file with the regions.
+        mask: for locate, a label map on the template's grid: only what it covers is compared.
     """
 
     job: ClassVar[str] = "models"
     action: ModelAction
     name: Text | None = None
     path: Text | None = None
+    template: Text | None = None
+    regions: Text | None = None
+    mask: Text | None = None
 
     def _whole(self) -> str:
         needs = {"show": ("name",), "install": ("path",), "export": ("name", "path"), "remove": ("name",)}
+        needs["locate"] = ("name", "path", "template", "regions")
         for argument in needs.get(self.action, ()):
             if getattr(self, argument) is None:
                 return f"The job 'models' needs the argument '{argument}' for the action '{self.action}'."

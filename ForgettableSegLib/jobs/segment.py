@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ForgettableSegLib.jobs.arguments import DICOM_SEG
 from ForgettableSegLib.jobs.casewise import CaseJob, CaseOutcome, Progress, Rows
 from ForgettableSegLib.jobs.job import JobContext, JobResult
-from ForgettableSegLib.jobs.outputs import OtherFile
+from ForgettableSegLib.jobs.outputs import OtherFile, to_json
 from ForgettableSegLib.jobs.requests import SegmentRequest
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ForgettableSegLib.cases.task import Task
     from ForgettableSegLib.inference.predictor import Predictor, Region, Segmentation
 
-KINDS = ("segmentation", "confidence", "prototype_ratio", "probabilities", "review", "preview")
+KINDS = ("segmentation", "confidence", "prototype_ratio", "probabilities", "review", "preview", "task")
 _ML = " ml"
 
 
@@ -56,18 +56,19 @@ def _segment(predictor: Predictor, case: Case, request: SegmentRequest, progress
         heatmap=request.heatmap,
         probabilities=request.probabilities,
         region=request.region or _region(case, request),
+        anyway=request.anyway,
         progress=progress,
     )
     volumes = {"segmentation": found.labels, **found.difficulty}
     if request.file_format == DICOM_SEG:
         from ForgettableSegLib.cases.dicom_seg import write_dicom_seg
 
-        model = predictor.model
         del volumes["segmentation"]
-        write = partial(write_dicom_seg, labels=found.labels, files=files, task=model.task, model=model.name)
+        write = partial(write_dicom_seg, labels=found.labels, files=files, task=found.task, model=predictor.model.name)
         others["segmentation"] = (".dcm", write)
     if request.preview:
-        others["preview"] = (".png", partial(_write_preview, case=case, task=predictor.model.task, found=found))
+        others["preview"] = (".png", partial(_write_preview, case=case, found=found))
+    others["task"] = (".json", partial(_write_task, task=found.task))
     if found.probabilities is not None:
         volumes["probabilities"] = found.probabilities
     whole = (found.review or {}).get("case_difficulty", {})
@@ -77,11 +78,22 @@ def _segment(predictor: Predictor, case: Case, request: SegmentRequest, progress
         volumes=volumes,
         geometry=found.geometry,
         review=found.review,
-        notes=found.notes,
+        notes=[*found.notes, *_removed(found), *found.unlike],
         seconds=found.seconds,
-        cells={**difficulty, **volumes_ml},
+        cells={**difficulty, **volumes_ml, "removed": sum(found.removed.values()), "unlike": " ".join(found.unlike)},
         others=others,
     )
+
+
+def _write_task(path: Path, *, task: Task) -> None:
+    """What the values of the label map mean: other classes than the model's where it found both sides."""
+    path.write_text(to_json(task.to_dict()), encoding="utf-8")
+
+
+def _removed(found: Segmentation) -> list[str]:
+    """A sentence for each class that lay in pieces of which only the largest was kept."""
+    sentence = "{} voxels of {} lay apart from the rest and were removed."
+    return [sentence.format(count, name) for name, count in found.removed.items()]
 
 
 def _region(case: Case, request: SegmentRequest) -> Region | None:
@@ -93,13 +105,13 @@ def _region(case: Case, request: SegmentRequest) -> Region | None:
     return read_header(case.images[0]).geometry.index_box(*request.region_mm)
 
 
-def _write_preview(path: Path, *, case: Case, task: Task, found: Segmentation) -> None:
+def _write_preview(path: Path, *, case: Case, found: Segmentation) -> None:
     from ForgettableSegLib.cases.files import read_image
     from ForgettableSegLib.evaluation.preview import draw_preview
 
-    image, _ = read_image(case, channels=len(task.channels))
+    image, _ = read_image(case, channels=len(found.task.channels))
     volumes = ", ".join(f"{name} {millilitres(volume)} ml" for name, volume in found.volumes_ml.items())
-    picture = draw_preview(image[0], found.labels, found.geometry, task, title=f"{case.case_id}: {volumes}")
+    picture = draw_preview(image[0], found.labels, found.geometry, found.task, title=f"{case.case_id}: {volumes}")
     path.write_bytes(picture)
 
 
@@ -115,7 +127,7 @@ def _case_table(rows: Rows) -> list[str]:
         return []
     table = [["case", *names, "difficulty"]]
     for row in rows:
-        table.append([row["case"], *(millilitres(row[name]) for name in names), _verdict(row)])
+        table.append([row["case"], *(millilitres(row[name]) if name in row else "" for name in names), _verdict(row)])
     widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
 

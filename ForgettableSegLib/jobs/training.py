@@ -218,7 +218,7 @@ def judge(
             if tell_failures:
                 context.case_failed(case.case_id, error)
             continue
-        labels = with_values(found.labels, values)
+        labels = with_values(found.labels_as_learnt(predictor.model.task), values)
         results += evaluate_case(
             labels, reference, spacing=found.geometry.spacing[::-1], classes=classes, case=case.case_id
         )

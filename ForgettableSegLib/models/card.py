@@ -11,6 +11,8 @@ from typing import Any
 from ForgettableSegLib.cases.recipe import Preprocessing
 from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.models.field_of_view import FieldOfView
+from ForgettableSegLib.models.regions import LocatorCard
 from ForgettableSegLib.network.arguments import NetworkArguments
 
 SCHEMA = 1
@@ -27,6 +29,9 @@ _OPTIONAL = {
     "training": dict,
     "provenance": dict,
     "metrics": dict,
+    "field_of_view": dict,
+    "locator": dict,
+    "keep_largest": list,
 }
 _MAX_DEPTH = 16
 # 512 x 512 x 512: images are padded to the patch, so it decides how much memory is asked for.
@@ -138,6 +143,10 @@ def _check_parts(card: Mapping[str, Any], source: str) -> None:
         task = Task.from_dict(card["task"])
         preprocessing = Preprocessing.from_dict(card["preprocessing"])
         network = NetworkArguments.from_dict(card["network"])
+        if "field_of_view" in card:
+            FieldOfView.from_dict(card["field_of_view"])
+        if "locator" in card:
+            LocatorCard.from_dict(card["locator"])
     except ForgettableSegError as error:
         raise invalid(source, f"its model.json says: {error.message.rstrip('.')}") from error
     except (TypeError, ValueError, KeyError, AttributeError) as error:
@@ -145,6 +154,9 @@ def _check_parts(card: Mapping[str, Any], source: str) -> None:
     prompts = card.get("text", {}).get("prompts", [])
     if not isinstance(prompts, list | tuple) or not all(isinstance(prompt, str) for prompt in prompts):
         raise invalid(source, "its text prompts are not a list of texts")
+    names = {each.name for each in task.classes}
+    if not all(isinstance(name, str) and name in names for name in card.get("keep_largest", [])):
+        raise invalid(source, "its keep_largest names something else than its classes")
     agreements = {
         "classes of the task and outputs of the network": (task.num_classes, network.out_channels),
         "channels of the task and inputs of the network": (len(task.channels), network.in_channels),

@@ -34,6 +34,8 @@ from ForgettableSegLib.models.archive import (
     read_files,
 )
 from ForgettableSegLib.models.card import SCHEMA, check_card, check_private, invalid, parse_card
+from ForgettableSegLib.models.field_of_view import FieldOfView
+from ForgettableSegLib.models.regions import LARGEST_TEMPLATE, TEMPLATE, LocatorCard
 from ForgettableSegLib.network.build import build_network
 from ForgettableSegLib.network.ensemble import Ensemble
 from ForgettableSegLib.network.unet import TextGuidedUNet
@@ -55,12 +57,14 @@ class ModelPackage:
     """A model: what it segments, how cases are prepared for it, its weights, and what its difficulty maps need.
 
     The tensors are kept as they are stored, on the CPU: ``network.*`` in float16, ``prototypes.mean`` [C, D],
-    ``prototypes.variance`` [C] and ``calibration.*`` [bins] in float32, ``prototypes.count`` [C] in int64. Nothing else
-    can be in a package, so no image can.
+    ``prototypes.variance`` [C] and ``calibration.*`` [bins] in float32, ``prototypes.count`` [C] in int64, and, of a
+    model with a locator, ``locator.template`` [z, y, x] in uint8. Nothing else can be in a package, so no image of a
+    case can.
 
     Args:
         card: content of ``model.json`` (schema, name, title, description, licence, attribution, task, preprocessing,
-            network, text, preset, patch_size, training, provenance, metrics); ``files`` is written, not kept.
+            network, text, preset, patch_size, training, provenance, metrics, field_of_view, locator, keep_largest);
+            ``files`` is written, not kept.
         tensors: see above; the prototypes and calibrations may be absent.
         documents: ``README.md`` and ``LICENSE.txt``, for people.
         source: how a sentence names it.
@@ -222,6 +226,21 @@ class ModelPackage:
         """Histograms by name, without the prefix."""
         return self._under(_CALIBRATION)
 
+    @cached_property
+    def field_of_view(self) -> FieldOfView | None:
+        """What its training cases looked like; None where nobody measured."""
+        return FieldOfView.from_dict(self.card["field_of_view"]) if "field_of_view" in self.card else None
+
+    @cached_property
+    def locator(self) -> LocatorCard | None:
+        """Where its structures lie in its template (the tensor ``locator.template``); None where it has none."""
+        return LocatorCard.from_dict(self.card["locator"]) if "locator" in self.card else None
+
+    def with_parts(self, changes: Mapping[str, Any], *, template: Tensor | None = None) -> ModelPackage:
+        """The same model with other entries of its card, and perhaps another template of its locator."""
+        tensors = {**self.tensors, **({} if template is None else {TEMPLATE: template})}
+        return ModelPackage({**self.card, **changes}, tensors, self.documents, self.source)
+
     def network(self) -> TextGuidedUNet | Backbone | Ensemble:
         """A new network with the weights in float32, on the CPU, in evaluation mode."""
         with torch.device("meta"):  # shapes only: the weights are not drawn at random to be overwritten
@@ -262,15 +281,29 @@ def _check_tensors(card: Mapping[str, Any], tensors: Mapping[str, Tensor], sourc
         if tuple(tensors[name].shape) != shape:
             reason = f"its tensor '{name}' has shape {tuple(tensors[name].shape)}, but its arguments ask for {shape}"
             raise invalid(source, reason)
+    if (TEMPLATE in tensors) != ("locator" in card):
+        raise invalid(source, "it holds only one half of a locator, whose card and template belong together")
     for name, value in tensors.items():
-        if name in expected:
+        if name == TEMPLATE:
+            _check_template(value, source)
+        if name in expected or name == TEMPLATE:
             continue
         if not name.startswith(_CALIBRATION) or value.ndim != 1 or value.numel() > _MAX_BINS:
             raise invalid(source, f"it holds a tensor that does not belong to a model, '{name}'")
 
 
+def _check_template(value: Tensor, source: str) -> None:
+    if value.dtype != torch.uint8 or value.ndim != 3 or value.numel() > LARGEST_TEMPLATE or min(value.shape) < 8:
+        reason = f"the template of its locator is not a volume of at most {LARGEST_TEMPLATE:,} voxels of 8 bits"
+        raise invalid(source, reason)
+    if not (value > 0).any() or value.max() == value[value > 0].min():
+        raise invalid(source, "the template of its locator shows nothing")
+
+
 def _as_stored(name: str, value: Tensor) -> Tensor:
-    if name == f"{_PROTOTYPES}count":
+    if name == TEMPLATE:
+        kind = torch.uint8
+    elif name == f"{_PROTOTYPES}count":
         kind = torch.int64
     else:
         kind = torch.float16 if name.startswith(_NETWORK) else torch.float32
