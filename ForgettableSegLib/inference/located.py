@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -12,9 +13,10 @@ import SimpleITK as sitk
 from ForgettableSegLib.cases.geometry import Geometry
 from ForgettableSegLib.cases.labels import to_label_values
 from ForgettableSegLib.cases.preprocessing import prepare
+from ForgettableSegLib.cases.shape import count_pieces
 from ForgettableSegLib.cases.structures import structure_table
 from ForgettableSegLib.cases.task import SegmentClass, Task
-from ForgettableSegLib.inference.difficulty import CONFIDENCE
+from ForgettableSegLib.inference.difficulty import CONFIDENCE, HARD_PERCENTILE
 from ForgettableSegLib.inference.run import LoadedModel, Restored, Watch, compute_segmentation, restore_segmentation
 from ForgettableSegLib.models.regions import LocatorRegion
 
@@ -117,6 +119,29 @@ def segment_regions(
         each.name: one.name for part in tasks for each, one in zip(part.classes, model.task.classes, strict=True)
     }
     return Found(labels, whole, maps, task, learnt_as)
+
+
+def unlike_learnt(
+    model: LoadedModel, found: Found, volumes: Mapping[str, float], review: Mapping[str, Any] | None
+) -> tuple[str, ...]:
+    """A sentence for everything in a result that is unlike the training cases of its model.
+
+    Args:
+        model: that segmented.
+        found: the result.
+        volumes: in ml, by name of the class.
+        review: content of the review file, None without difficulty.
+    """
+    learnt = model.field_of_view
+    if learnt is None:
+        return ()
+    sentences = []
+    for each in found.task.classes:
+        pieces = count_pieces(found.labels == each.value)
+        sentences += learnt.surprises(each.name, found.learnt_as[each.name], volumes[each.name], pieces)
+    if review is not None and review["case_difficulty"]["above_95"]:
+        sentences.append(f"It was harder than {HARD_PERCENTILE:.0f} % of the cases that the model was tested on.")
+    return tuple(sentences)
 
 
 def _sided(segment_class: SegmentClass, side: str, step: int) -> SegmentClass:

@@ -331,7 +331,8 @@ def _equalised(values: np.ndarray) -> np.ndarray:
 
 def shrunk(image: sitk.Image, spacing: float) -> sitk.Image:
     """Means of blocks of voxels of about that length."""
-    factors = [min(count, max(1, round(spacing / step))) for count, step in zip(image.GetSize(), image.GetSpacing())]  # noqa: B905
+    axes = zip(image.GetSize(), image.GetSpacing(), strict=True)
+    factors = [min(count, max(1, round(spacing / step))) for count, step in axes]
     return sitk.BinShrink(image, factors)
 
 

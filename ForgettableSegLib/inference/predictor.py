@@ -16,11 +16,11 @@ from ForgettableSegLib.cases.grid import PreparedGrid
 from ForgettableSegLib.cases.label_files import read_label
 from ForgettableSegLib.cases.labels import to_class_indices, to_label_values
 from ForgettableSegLib.cases.preprocessing import prepare, restore_scalar
-from ForgettableSegLib.cases.shape import count_pieces, extent_mm, keep_largest
+from ForgettableSegLib.cases.shape import extent_mm, keep_largest
 from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
-from ForgettableSegLib.inference.difficulty import CONFIDENCE, HARD_PERCENTILE, PROTOTYPE_RATIO, dilate, dilation_axes
-from ForgettableSegLib.inference.located import Found, segment_regions
+from ForgettableSegLib.inference.difficulty import CONFIDENCE, PROTOTYPE_RATIO, dilate, dilation_axes
+from ForgettableSegLib.inference.located import Found, segment_regions, unlike_learnt
 from ForgettableSegLib.inference.ranking import ReviewInput, review
 from ForgettableSegLib.inference.run import (
     LoadedModel,
@@ -204,7 +204,7 @@ class Predictor:
             task=found.task,
             learnt_as=found.learnt_as,
             removed={names[value]: count for value, count in removed.items()},
-            unlike=self._unlike(found, volumes, content),
+            unlike=unlike_learnt(self.model, found, volumes, content),
         )
 
     def audit_case(self, case: Case, **options: Any) -> Audit:
@@ -297,19 +297,6 @@ class Predictor:
 
     def _kept_largest(self, found: Found) -> list[int]:
         return [each.value for each in found.task.classes if found.learnt_as[each.name] in self.model.keep_largest]
-
-    def _unlike(self, found: Found, volumes: Mapping[str, float], content: Mapping[str, Any] | None) -> tuple[str, ...]:
-        """Sentences on what is unlike the training cases in a result, on the grid that was segmented."""
-        learnt = self.model.field_of_view
-        if learnt is None:
-            return ()
-        sentences = []
-        for each in found.task.classes:
-            pieces = count_pieces(found.labels == each.value)
-            sentences += learnt.surprises(each.name, found.learnt_as[each.name], volumes[each.name], pieces)
-        if content is not None and content["case_difficulty"]["above_95"]:
-            sentences.append(f"It was harder than {HARD_PERCENTILE:.0f} % of the cases that the model was tested on.")
-        return tuple(sentences)
 
     def _check_channels(self, image: np.ndarray, name: str) -> None:
         channels = self.model.task.channels
