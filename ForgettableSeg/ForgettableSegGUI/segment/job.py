@@ -108,6 +108,8 @@ class SegmentationJob:
             scene = reference.GetScene()
             name = _("{volume} segmentation").format(volume=reference.GetName())
             node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", scene.GetUniqueNameByString(name))
+        if "task" in paths:  # other classes than the model's where it found both sides
+            self.task = Task.from_dict(json.loads(Path(paths["task"]).read_text(encoding="utf-8")))
         loadLabelMap(node, paths["segmentation"], self.task.classes, referenceVolume=reference)
         results.setInputs(node, self.volumeNodes, self.model)
         results.setContent(node)
