@@ -170,10 +170,11 @@ class ForgettableSegLogic(ScriptedLoadableModuleLogic):
             volumeNodes: a volume node, or a list of one for each channel of the model.
             model: name of an installed model, or path of a package.
             options: `outputNode`, `roiNode`, `device` ("auto", "cpu", "mps", "cuda:0"), `heatmap` (True),
+                `anyway` (segment a volume far larger than the model has learnt, which is refused otherwise),
                 `onEvent` (hears every event of the job).
 
         Returns:
-            A `SegmentationResult`: segmentationNode, heatmapNodes by channel, tableNode, seconds.
+            A `SegmentationResult`: segmentationNode, heatmapNodes by channel, tableNode, seconds, remarks.
 
         Raises:
             ForgettableSegError: with one plain sentence that says what is wrong and what to do.

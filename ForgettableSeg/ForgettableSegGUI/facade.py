@@ -13,6 +13,7 @@ from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.errors import Cancelled, ErrorCode, ForgettableSegError
 
 from .blocking import sharedBlockingWorker
+from .case_files import CASE
 from .finetune.comparison import Comparison, comparisonFromValues
 from .finetune.job import (
     SceneCase,
@@ -24,6 +25,7 @@ from .finetune.model import TrainingCase, uniqueCaseId
 from .job_state import JobState
 from .model_cards import ModelCard, cardFromDict
 from .segment.job import SegmentationJob, SegmentationResult
+from .segment.model import ownRemarks
 from .segment_classes import proposedClasses
 from .worker_process import pythonExecutable, workerVariables
 
@@ -62,8 +64,8 @@ def segment(volumeNodes: Nodes, model: str, *, onEvent: OnEvent | None = None, *
     job = SegmentationJob(volumeNodes, model=model, task=taskOf(model), **options)
     try:
         state = _run("segment", job.request(), onEvent)
-        _refuseNothing(state.artifacts, state.text())
-        return job.load(state.artifacts)
+        _refuseNothing(state)
+        return job.load(state.artifacts, state.problems)
     finally:
         job.discard()
 
@@ -151,15 +153,18 @@ def _outcome(job: SegmentationJob, state: Any) -> SegmentationResult | Exception
     if state.outcome == "cancelled":
         return Cancelled()
     try:
-        _refuseNothing(state.artifacts, state.text())
-        return job.load(state.artifacts)
+        _refuseNothing(state)
+        return job.load(state.artifacts, state.problems)
     except ForgettableSegError as error:
         return error
 
 
-def _refuseNothing(artifacts: Sequence[Mapping[str, Any]], reason: str) -> None:
-    if not any(artifact["kind"] == "segmentation" for artifact in artifacts):
-        raise ForgettableSegError(ErrorCode.INTERNAL, reason or "The job made no segmentation.")
+def _refuseNothing(state: JobState) -> None:
+    """Say why there is no segmentation, with the library's own code, by which a script can tell what to do."""
+    if not any(artifact["kind"] == "segmentation" for artifact in state.artifacts):
+        code = next(iter(state.codes & {*ErrorCode}), ErrorCode.INTERNAL)
+        text = " ".join(ownRemarks(state.problems, CASE)) or state.text()
+        raise ForgettableSegError(ErrorCode(code), text or "The job made no segmentation.")
 
 
 def _caseId(name: str, taken: Sequence[SceneCase]) -> str:

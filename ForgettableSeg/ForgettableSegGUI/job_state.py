@@ -51,6 +51,7 @@ class JobState:
 
     Args:
         title: what the job does, for the first moments.
+        codes: why cases, or the whole job, failed.
     """
 
     title: str
@@ -65,6 +66,7 @@ class JobState:
     message: str = ""
     log: str = ""
     problems: list[str] = field(default_factory=list)
+    codes: set[str] = field(default_factory=set)
     result: dict[str, Any] = field(default_factory=dict)
     artifacts: list[dict[str, Any]] = field(default_factory=list)
     _said: float | None = None
@@ -85,6 +87,7 @@ class JobState:
             self.artifacts.append(dict(event))
         elif kind in ("warning", "case_failed"):
             case = event.get("case")
+            self.codes.update([event["code"]] if kind == "case_failed" else ())
             self._note(f"{case}: {event['text']}" if case else event["text"])
         elif kind in FINAL:
             self._finish(kind, event)
@@ -128,6 +131,7 @@ class JobState:
         if kind == "failed":
             self.message = f"{event['text']} {event.get('hint') or ''}".strip()
             self.log = event.get("log") or ""
+            self.codes.add(event["code"])
         elif kind == "cancelled":
             resumable = event.get("resumable")
             self.message = _("Cancelled. The run is kept and can be resumed.") if resumable else _("Cancelled.")

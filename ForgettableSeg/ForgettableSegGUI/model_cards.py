@@ -23,6 +23,7 @@ class ModelCard:
         task: its modality, channels and classes.
         prompts: the text of each foreground class, in the task's order.
         spacing: resolution at which it works, in mm; None for an axis that keeps the case's own.
+        learntSize: length of the volumes that it has learnt, along R, A, S in mm; None where nobody measured.
         heldOut: Dice by class (and "mean") on cases kept out of its training.
         shipped: whether it came with the extension and stays.
     """
@@ -36,6 +37,7 @@ class ModelCard:
     attribution: str = ""
     spacing: tuple[float | None, ...] = ()
     spatialDims: int = 2
+    learntSize: tuple[float, ...] | None = None
     heldOut: Mapping[str, float] = field(default_factory=dict)
     path: str = ""
     bytes: int = 0
@@ -71,6 +73,7 @@ def cardFromDict(entry: Mapping[str, Any]) -> ModelCard | None:
         attribution=str(card.get("attribution") or ""),
         spacing=tuple(preprocessing.get("spacing") or ()),
         spatialDims=int(preprocessing.get("spatial_dims") or 2),
+        learntSize=_learntSize(card.get("field_of_view")),
         heldOut=heldOutDice(metrics),
         path=str(entry.get("path") or ""),
         bytes=int(entry.get("bytes") or 0),
@@ -92,6 +95,14 @@ def brokenFromDict(entry: Mapping[str, Any]) -> BrokenModel:
     """Return what there is to say of a model that cannot be used."""
     problem = str(entry.get("problem") or _("The description of this model cannot be read."))
     return BrokenModel(str(entry.get("name") or ""), problem, int(entry.get("bytes") or 0), bool(entry.get("shipped")))
+
+
+def _learntSize(fieldOfView: Any) -> tuple[float, ...] | None:
+    """The median length along each axis."""
+    try:
+        return tuple(float(quantiles[1]) for quantiles in fieldOfView["extent_mm"])
+    except (KeyError, TypeError, IndexError, ValueError):
+        return None
 
 
 def heldOutDice(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -15,6 +15,7 @@ from .reviews import Review, reviewFromDict
 MODEL_ATTRIBUTE = "ForgettableSeg.Model"
 HEATMAP_ATTRIBUTE = "ForgettableSeg.Heatmap"
 CONTENT_ATTRIBUTE = "ForgettableSeg.Content"
+REMARKS_ATTRIBUTE = "ForgettableSeg.Remarks"
 _REVIEW_ROLE = "ForgettableSeg.review"
 _TABLE_ROLE = "ForgettableSeg.volumes"
 _INPUT_ROLE = "ForgettableSeg.input"
@@ -94,6 +95,17 @@ def forgetMaps(segmentationNode: slicer.vtkMRMLSegmentationNode, keep: Collectio
         if isHeatmapShown(node):
             hideHeatmap(scene)
         scene.RemoveNode(node)
+
+
+def setRemarks(segmentationNode: slicer.vtkMRMLSegmentationNode, remarks: Sequence[str]) -> None:
+    """Keep what is to be said of a result, a sentence each, such as that it is unlike what the model has learnt."""
+    segmentationNode.SetAttribute(REMARKS_ATTRIBUTE, "\n".join(remarks) or None)
+
+
+def remarksOf(segmentationNode: slicer.vtkMRMLSegmentationNode | None) -> list[str]:
+    """Return what is to be said of a result."""
+    text = None if segmentationNode is None else segmentationNode.GetAttribute(REMARKS_ATTRIBUTE)
+    return text.split("\n") if text else []
 
 
 def setContent(segmentationNode: slicer.vtkMRMLSegmentationNode) -> None:

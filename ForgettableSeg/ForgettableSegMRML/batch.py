@@ -35,6 +35,7 @@ class BatchOptions:
         device: auto, cpu, mps, cuda or cuda:<number>.
         finetune: labelled cases to fine-tune the model on first, or None.
         minutes: how long to fine-tune, or None for the library's own choice.
+        anyway: also segment volumes that are far larger than those that the model has learnt.
     """
 
     input: Path
@@ -45,6 +46,7 @@ class BatchOptions:
     device: str = "auto"
     finetune: str | None = None
     minutes: float | None = None
+    anyway: bool = False
 
 
 class Stopped(Exception):
@@ -74,6 +76,7 @@ def parseArguments(arguments: Sequence[str]) -> BatchOptions:
     parser.add_argument("--device", default="auto", help="auto, cpu, mps, cuda or cuda:<number> (default: auto)")
     parser.add_argument("--finetune", metavar="CASES", help="labelled cases to fine-tune the model on first")
     parser.add_argument("--minutes", type=float, help="how long to fine-tune")
+    parser.add_argument("--anyway", action="store_true", help="segment a volume as it is, however large it is")
     given = list(arguments)
     if given[:1] == ["--"]:  # Slicer takes it away, plain Python does not
         given = given[1:]
@@ -153,6 +156,7 @@ class Batch:
             "output": str(self._options.output),
             "device": self._options.device,
             "heatmap": self._options.heatmap,
+            "anyway": self._options.anyway,
         }
         self._run("segment", arguments, results.onSegmentEvent)
 

@@ -13,7 +13,7 @@ from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.errors import ForgettableSegError
 
 from .headless import HeadlessSession
-from .segmentations import loadLabelMap, writeSegmentation
+from .segmentations import loadLabelMap, readTask, writeSegmentation
 
 _SUMMARY = "summary.csv"
 _AUDIT = ".audit"
@@ -86,7 +86,9 @@ class CaseResults:
     def _convert(self, case: str, labelMap: Path) -> None:
         node = self._session.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", case)
         try:
-            loadLabelMap(node, labelMap, self._task.classes)
+            own = labelMap.with_name(f"{case}_task.json")
+            task = readTask(own) if own.is_file() else self._task
+            loadLabelMap(node, labelMap, task.classes)
             writeSegmentation(node, self._segmentationFile(case))
         except ForgettableSegError as error:
             self._failed.append(case)

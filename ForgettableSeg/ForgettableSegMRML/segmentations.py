@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,7 @@ import slicer
 import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
+from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
 from .slices import Point
@@ -72,6 +74,18 @@ def loadLabelMap(
     styleForReview(segmentationNode)
     if referenceVolume is not None:
         placeBeside(segmentationNode, referenceVolume)
+
+
+def readTask(path: Path | str) -> Task:
+    """Return the classes of a label map as the worker wrote them beside it: a locator's result has those of each side.
+
+    Raises:
+        ForgettableSegError: if the file cannot be read.
+    """
+    try:
+        return Task.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ForgettableSegError(ErrorCode.FILE_UNREADABLE, f"The classes in {path} cannot be read.") from error
 
 
 def styleForReview(segmentationNode: slicer.vtkMRMLSegmentationNode) -> None:

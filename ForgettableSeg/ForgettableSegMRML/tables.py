@@ -15,7 +15,12 @@ _TEXT, _NUMBER, _WHOLE = vtk.VTK_STRING, vtk.VTK_DOUBLE, vtk.VTK_INT
 Column = tuple[str, int, str]
 """Name, VTK type, unit."""
 
-_VOLUME_COLUMNS: tuple[Column, ...] = (("Case", _TEXT, ""), ("Structure", _TEXT, ""), ("Volume", _NUMBER, "ml"))
+_VOLUME_COLUMNS: tuple[Column, ...] = (
+    ("Case", _TEXT, ""),
+    ("Structure", _TEXT, ""),
+    ("Volume", _NUMBER, "ml"),
+    ("Remark", _TEXT, ""),
+)
 _SUMMARY_COLUMNS: tuple[Column, ...] = (
     ("Structure", _TEXT, ""),
     ("Volume", _NUMBER, "ml"),
@@ -36,15 +41,23 @@ _REVIEW_COLUMNS: tuple[Column, ...] = (
 )
 
 
-def fillVolumesTable(tableNode: slicer.vtkMRMLTableNode, reviews: Iterable[Mapping[str, Any]]) -> None:
+def fillVolumesTable(
+    tableNode: slicer.vtkMRMLTableNode,
+    reviews: Iterable[Mapping[str, Any]],
+    remarks: Mapping[str, str] | None = None,
+) -> None:
     """Replace the table's content by the volume in ml of every structure of every case.
 
     Args:
         tableNode: receives the rows.
         reviews: contents of review.json files.
+        remarks: what is unusual, by name of the structure.
     """
+    remarks = remarks or {}
     rows = [
-        (review["case"], each["name"], round(each["volume_ml"], 3)) for review in reviews for each in review["classes"]
+        (review["case"], each["name"], round(each["volume_ml"], 3), remarks.get(each["name"], ""))
+        for review in reviews
+        for each in review["classes"]
     ]
     fillTable(tableNode, _VOLUME_COLUMNS, rows)
 

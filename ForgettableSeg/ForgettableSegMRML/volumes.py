@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import slicer
@@ -121,12 +122,23 @@ def placeOnGrid(node: slicer.vtkMRMLVolumeNode, source: slicer.vtkMRMLVolumeNode
     return True
 
 
-def fitROI(roiNode: slicer.vtkMRMLMarkupsROINode, volumeNode: slicer.vtkMRMLVolumeNode) -> None:
-    """Lay a new region around a volume and show it, for one without a size cannot be seen or drawn larger."""
+def fitROI(
+    roiNode: slicer.vtkMRMLMarkupsROINode,
+    volumeNode: slicer.vtkMRMLVolumeNode,
+    size: Sequence[float] | None = None,
+) -> None:
+    """Lay a new region around a volume and show it, for one without a size cannot be seen or drawn larger.
+
+    Args:
+        roiNode: the region.
+        volumeNode: the volume.
+        size: along R, A, S in mm, for a region in the middle of the volume; it never reaches beyond the volume.
+    """
     bounds = [0.0] * 6
     volumeNode.GetRASBounds(bounds)
+    whole = [bounds[2 * axis + 1] - bounds[2 * axis] for axis in range(3)]
     roiNode.SetCenter(*((bounds[2 * axis] + bounds[2 * axis + 1]) / 2 for axis in range(3)))
-    roiNode.SetSize(*(bounds[2 * axis + 1] - bounds[2 * axis] for axis in range(3)))
+    roiNode.SetSize(*(min(pair) for pair in zip(whole, size or whole, strict=True)))
     roiNode.CreateDefaultDisplayNodes()
 
 

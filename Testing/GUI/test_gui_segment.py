@@ -214,3 +214,107 @@ def test_a_volume_that_cannot_be_used_is_refused_before_anything_starts(module: 
     module.parameters.inputVolume1 = empty
     assert not panel.ui.applyButton.enabled
     assert "Nothing" in panel.ui.applyButton.toolTip
+
+
+REFUSAL = "This model has learnt volumes of about 36 x 50 x 36 mm; this one is 197 x 233 x 189 mm. Choose a region."
+
+
+def refuse(module: Any) -> Any:
+    """Press Apply and let the library refuse the volume for its size; returns the widgets."""
+    from module_view import click
+    from stand_in import spin
+
+    ui = module.panel("segment").ui
+    assert spin(lambda: ui.applyButton.enabled, 5)
+    click(ui.applyButton)
+    module.worker.answer("segment", event="case_failed", case="case", code="FIELD_OF_VIEW", text=REFUSAL)
+    module.worker.answer("segment", event="done", exit_code=1, result={})
+    return ui
+
+
+def test_a_volume_that_is_too_large_is_segmented_anyway_on_demand(module: Any, case: tuple[Any, Any]) -> None:
+    from module_view import click
+
+    ui = module.panel("segment").ui
+    assert not ui.refusedFrame.target.isVisible()
+    refuse(module)
+    assert ui.statusLabel.text == REFUSAL
+    assert ui.refusedFrame.target.isVisible()
+    assert module.worker.asked[-1][1]["anyway"] is False
+    click(ui.anywayButton)
+    assert (module.worker.asked[-1][0], module.worker.asked[-1][1]["anyway"]) == ("segment", True)
+    assert not ui.refusedFrame.target.isVisible()
+    module.worker.answer("segment", event="cancelled", resumable=None)
+    assert not ui.refusedFrame.target.isVisible(), "only a refusal is answered so"
+
+
+def test_a_region_of_the_learnt_size_is_offered(module: Any, case: tuple[Any, Any], scene: Any) -> None:
+    from module_view import click
+
+    extent = [[10, 12, 14], [15, 16, 17], [500, 600, 700]]
+    card = {**MODEL["card"], "field_of_view": {"extent_mm": extent}}
+    module.session.refreshModels()
+    module.worker.answer("models", event="done", exit_code=0, result={"models": [{**MODEL, "card": card}]})
+    ui = refuse(module)
+    click(ui.regionButton)
+    region = module.parameters.regionOfInterest
+    bounds = [0.0] * 6
+    case[0].GetRASBounds(bounds)
+    assert list(region.GetSize()) == [12, 16, bounds[5] - bounds[4]]
+    assert list(region.GetCenter()) == [(bounds[i] + bounds[i + 1]) / 2 for i in (0, 2, 4)]
+    click(ui.applyButton)
+    assert module.worker.asked[-1][1]["region"] is not None
+
+
+def test_what_is_unlike_anything_learnt_stands_beside_the_result_and_in_its_table(
+    module: Any, case: tuple[Any, Any]
+) -> None:
+    from ForgettableSegGUI import results
+    from module_view import click
+    from stand_in import spin
+
+    ui = module.panel("segment").ui
+    assert spin(lambda: ui.applyButton.enabled, 5)
+    click(ui.applyButton)
+    mark = "Shell has 9.00 ml; this model has learnt 0.10 to 0.50 ml."
+    module.worker.answer("segment", event="warning", case="case", text=mark)
+    for kind, path in write_results(module.worker.asked[-1][1]).items():
+        module.worker.answer("segment", event="artifact", kind=kind, path=path, case="case")
+    module.worker.answer("segment", event="done", exit_code=0, result={})
+    node = module.parameters.outputSegmentation
+    assert ui.remarksLabel.text == mark
+    assert ui.statusLabel.text.startswith("Synthetic1 segmentation is ready")
+    assert mark not in ui.statusLabel.text
+    table = results.tableOf(node)
+    assert [table.GetCellText(row, 3) for row in range(2)] == ["", mark]
+    segment(module)
+    assert (ui.remarksLabel.text, ui.remarksLabel.target.isVisible()) == ("", False), "they go with their result"
+
+
+def test_a_result_has_the_classes_of_its_own_task(module: Any, case: tuple[Any, Any]) -> None:
+    import json
+
+    from module_view import click
+    from stand_in import spin
+    from worker_answers import TASK
+
+    ui = module.panel("segment").ui
+    assert spin(lambda: ui.applyButton.enabled, 5)
+    click(ui.applyButton)
+    paths = write_results(module.worker.asked[-1][1])
+    hippocampus = {"category": ["SCT", "123037004", "Anatomical Structure"], "type": ["SCT", "5366008", "Hippocampus"]}
+    sides = {"left": "7771000", "right": "24028007"}
+    classes = [
+        {"name": f"{side} ball", "value": value, "terminology": {**hippocampus, "modifier": ["SCT", code, side]}}
+        for value, (side, code) in enumerate(sides.items(), 1)
+    ]
+    paths["task"] = str(Path(paths["review"]).with_name("case_task.json"))
+    Path(paths["task"]).write_text(json.dumps({**TASK, "classes": classes}), encoding="utf-8")
+    for kind, path in paths.items():
+        module.worker.answer("segment", event="artifact", kind=kind, path=path, case="case")
+    module.worker.answer("segment", event="done", exit_code=0, result={})
+    segmentation = module.parameters.outputSegmentation.GetSegmentation()
+    segments = [segmentation.GetNthSegment(index) for index in range(segmentation.GetNumberOfSegments())]
+    assert [each.GetName() for each in segments] == ["left ball", "right ball"]
+    assert [code in each.GetTerminology() for each, code in zip(segments, sides.values(), strict=True)] == [True, True]
+    assert segments[0].GetColor() != segments[1].GetColor()

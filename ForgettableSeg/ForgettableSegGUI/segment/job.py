@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import slicer
-from ForgettableSegMRML.segmentations import loadLabelMap
+from ForgettableSegMRML.segmentations import loadLabelMap, readTask
 from ForgettableSegMRML.tables import fillVolumesTable
 from ForgettableSegMRML.volumes import indexBoxOfROI
 
@@ -23,6 +23,7 @@ from .. import results
 from ..case_files import CASE, loadHeatmaps, requireInScene, writeImages
 from ..i18n import tr as _
 from ..reviews import ESTIMATED
+from .model import ownRemarks, remarksByClass
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,14 @@ class SegmentationResult:
         heatmapNodes: estimated difficulty by channel; empty where no heatmap was asked for.
         tableNode: the volumes of the segments, in ml.
         seconds: how long it took.
+        remarks: what is to be said of it, a sentence each.
     """
 
     segmentationNode: slicer.vtkMRMLSegmentationNode
     heatmapNodes: Mapping[str, slicer.vtkMRMLScalarVolumeNode] = field(default_factory=dict)
     tableNode: slicer.vtkMRMLTableNode | None = None
     seconds: float = 0.0
+    remarks: tuple[str, ...] = ()
 
 
 class SegmentationJob:
@@ -53,6 +56,7 @@ class SegmentationJob:
         roiNode: region outside which nothing is segmented.
         device: where the model runs.
         heatmap: whether the estimated difficulty is computed too.
+        anyway: also segment a volume that is far larger than those that the model has learnt.
 
     Raises:
         ForgettableSegError: if a volume cannot be used or written.
@@ -68,9 +72,10 @@ class SegmentationJob:
         roiNode: slicer.vtkMRMLMarkupsROINode | None = None,
         device: str = "auto",
         heatmap: bool = True,
+        anyway: bool = False,
     ) -> None:
         self.volumeNodes = list(volumeNodes)
-        self.model, self.task, self.heatmap = model, task, heatmap
+        self.model, self.task, self.heatmap, self.anyway = model, task, heatmap, anyway
         self.outputNode, self.roiNode, self.device = outputNode, roiNode, device
         self._started = time.monotonic()
         self._folder: Path | None = None
@@ -88,14 +93,16 @@ class SegmentationJob:
             "device": self.device or "auto",
             "heatmap": self.heatmap,
             "region": region,
+            "anyway": self.anyway,
         }
         return make_request("segment", arguments).to_dict()
 
-    def load(self, artifacts: Sequence[Mapping[str, Any]]) -> SegmentationResult:
+    def load(self, artifacts: Sequence[Mapping[str, Any]], problems: Sequence[str] = ()) -> SegmentationResult:
         """Bring the files that the worker wrote into the scene.
 
         Args:
             artifacts: the artifact events of the job.
+            problems: what the worker said of the case.
 
         Raises:
             ForgettableSegError: if the volume has left the scene, or a file cannot be read.
@@ -108,15 +115,16 @@ class SegmentationJob:
             scene = reference.GetScene()
             name = _("{volume} segmentation").format(volume=reference.GetName())
             node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", scene.GetUniqueNameByString(name))
-        if "task" in paths:  # other classes than the model's where it found both sides
-            self.task = Task.from_dict(json.loads(Path(paths["task"]).read_text(encoding="utf-8")))
-        loadLabelMap(node, paths["segmentation"], self.task.classes, referenceVolume=reference)
+        task = readTask(paths["task"]) if "task" in paths else self.task
+        loadLabelMap(node, paths["segmentation"], task.classes, referenceVolume=reference)
         results.setInputs(node, self.volumeNodes, self.model)
         results.setContent(node)
         results.forgetMaps(node, keep=paths)
-        heatmaps, table = self._loadReview(node, paths)
+        remarks = ownRemarks(problems, CASE)
+        results.setRemarks(node, remarks)
+        heatmaps, table = self._loadReview(node, paths, task, remarks)
         self.discard()
-        return SegmentationResult(node, heatmaps, table, time.monotonic() - self._started)
+        return SegmentationResult(node, heatmaps, table, time.monotonic() - self._started, tuple(remarks))
 
     def discard(self) -> None:
         """Remove the temporary files."""
@@ -125,7 +133,7 @@ class SegmentationJob:
             self._folder = None
 
     def _loadReview(
-        self, node: slicer.vtkMRMLSegmentationNode, paths: Mapping[str, str]
+        self, node: slicer.vtkMRMLSegmentationNode, paths: Mapping[str, str], task: Task, remarks: Sequence[str]
     ) -> tuple[dict[str, slicer.vtkMRMLScalarVolumeNode], slicer.vtkMRMLTableNode | None]:
         heatmaps = loadHeatmaps(node, self.volumeNodes[0], paths, ESTIMATED)
         if "review" in paths:
@@ -133,10 +141,10 @@ class SegmentationJob:
             content["case"] = node.GetName()
             results.setReview(node, content)
         elif "volumes" in paths:
-            content = _volumesOfSummary(Path(paths["volumes"]), node.GetName(), self.task)
+            content = _volumesOfSummary(Path(paths["volumes"]), node.GetName(), task)
         else:
             return heatmaps, None
-        return heatmaps, _volumesTable(node, content)
+        return heatmaps, _volumesTable(node, content, remarks)
 
 
 def _volumesOfSummary(path: Path, case: str, task: Task) -> dict[str, Any]:
@@ -147,7 +155,7 @@ def _volumesOfSummary(path: Path, case: str, task: Task) -> dict[str, Any]:
 
 
 def _volumesTable(
-    segmentationNode: slicer.vtkMRMLSegmentationNode, review: Mapping[str, Any]
+    segmentationNode: slicer.vtkMRMLSegmentationNode, review: Mapping[str, Any], remarks: Sequence[str]
 ) -> slicer.vtkMRMLTableNode:
     table = results.tableOf(segmentationNode)
     if table is None:
@@ -155,5 +163,5 @@ def _volumesTable(
         name = _("{segmentation} volumes").format(segmentation=segmentationNode.GetName())
         table = scene.AddNewNodeByClass("vtkMRMLTableNode", scene.GetUniqueNameByString(name))
         results.setTable(segmentationNode, table)
-    fillVolumesTable(table, [review])
+    fillVolumesTable(table, [review], remarksByClass(remarks, [each["name"] for each in review["classes"]]))
     return table

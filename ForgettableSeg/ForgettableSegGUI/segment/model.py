@@ -137,7 +137,21 @@ def volumeFactsText(volume: VolumeFacts | None) -> str:
     return "" if volume is None else "{} · {} x {} x {}".format(html.escape(volume.name), *volume.size)
 
 
-def resultSentence(segmentationName: str, seconds: float, problems: Sequence[str]) -> str:
+def resultSentence(segmentationName: str, seconds: float) -> str:
     """Return what is said after a segmentation."""
-    text = _("{name} is ready ({seconds:.1f} s).").format(name=segmentationName, seconds=seconds)
-    return "\n".join([text, *problems])
+    return _("{name} is ready ({seconds:.1f} s).").format(name=segmentationName, seconds=seconds)
+
+
+def ownRemarks(problems: Sequence[str], case: str) -> list[str]:
+    """Return what the library said of the one case of a job, without the case's name before it."""
+    return [problem.removeprefix(f"{case}: ") for problem in problems]
+
+
+def remarksByClass(remarks: Sequence[str], classNames: Sequence[str]) -> dict[str, str]:
+    """Return the sentences that begin with the name of a class, by that name ("anterior hippocampus has 9 ml ...")."""
+    found: dict[str, list[str]] = {}
+    for remark in remarks:
+        named = [name for name in classNames if remark.casefold().startswith(f"{name.casefold()} ")]
+        if named:
+            found.setdefault(max(named, key=len), []).append(remark)
+    return {name: " ".join(sentences) for name, sentences in found.items()}

@@ -10,7 +10,10 @@ from ForgettableSegMRML.heatmaps import hideHeatmap, setHeatmapThreshold, showHe
 from ForgettableSegMRML.segmentations import centerOfSegments
 from ForgettableSegMRML.volumes import fitROI
 
+from ForgettableSegLib.errors import ErrorCode
+
 from .. import application, results
+from ..case_files import CASE
 from ..channels import MAX_CHANNELS, channelLabel, visibleChannels
 from ..i18n import tr as _
 from ..job_panel import JobPanel
@@ -22,6 +25,7 @@ from .facts import volumeFacts, volumesOfScene
 from .job import SegmentationJob, SegmentationResult
 from .model import (
     SegmentState,
+    ownRemarks,
     resultSentence,
     suggestVolumes,
     volumeFactsText,
@@ -39,6 +43,8 @@ class SegmentPanel(JobPanel):
         self.ui.modelComboBox.connect("currentIndexChanged(int)", self.onModelChosen)
         self.ui.deviceComboBox.connect("currentIndexChanged(int)", self.onDeviceChosen)
         self.ui.applyButton.connect("clicked(bool)", self.onApply)
+        self.ui.regionButton.connect("clicked(bool)", self.onChooseRegion)
+        self.ui.anywayButton.connect("clicked(bool)", self.onAnyway)
         self.ui.volumesButton.connect("clicked(bool)", self.onShowVolumes)
         self.ui.reviewButton.connect("clicked(bool)", self.onReview)
         self.ui.channelSelector1.connect("nodeAdded(vtkMRMLNode*)", self.onVolumeAdded)
@@ -107,6 +113,24 @@ class SegmentPanel(JobPanel):
 
     def onApply(self, _checked: bool = False) -> None:
         """Start the segmentation."""
+        self._apply(anyway=False)
+
+    def onAnyway(self, _checked: bool = False) -> None:
+        """Segment a volume that was refused for its size."""
+        self._apply(anyway=True)
+
+    def onChooseRegion(self, _checked: bool = False) -> None:
+        """Lay a region as large as what the model has learnt into the middle of the volume, to be moved."""
+        volumeNode, card = self.parameterNode.inputVolume1, self.card
+        if volumeNode is None or card is None:
+            return
+        region = self.parameterNode.regionOfInterest
+        if region is None:
+            region = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", _("Region"))
+        fitROI(region, volumeNode, card.learntSize)
+        self.parameterNode.regionOfInterest = region
+
+    def _apply(self, *, anyway: bool) -> None:
         valid, reason = self._segmentState().isValid()
         if not valid:
             self.say(self.ui.statusLabel, reason)
@@ -126,13 +150,19 @@ class SegmentPanel(JobPanel):
             roiNode=parameters.regionOfInterest,
             device=parameters.device,
             heatmap=parameters.computeHeatmap,
+            anyway=anyway,
         )
         self.start("segment", job, _("Segmenting"))
 
     def load(self, job: SegmentationJob, state: JobState) -> None:
-        """Show the segmentation, if there is one."""
+        """Show the segmentation, or why there is none."""
         if any(each["kind"] == "segmentation" for each in state.artifacts):
-            self._display(job.load(state.artifacts), state)
+            result = job.load(state.artifacts, state.problems)
+            state.problems.clear()  # they are kept with the result
+            self._display(result, state)
+        elif state.problems:
+            state.message = " ".join(ownRemarks(state.problems, CASE))
+            state.problems.clear()
 
     def onShowVolumes(self, _checked: bool = False) -> None:
         """Show the table of volumes."""
@@ -146,7 +176,7 @@ class SegmentPanel(JobPanel):
 
     def _display(self, result: SegmentationResult, state: JobState) -> None:
         node = result.segmentationNode
-        state.message = resultSentence(node.GetName(), result.seconds, [])
+        state.message = resultSentence(node.GetName(), result.seconds)
         parameters = self.parameterNode
         if parameters is not None:
             parameters.outputSegmentation = node
@@ -171,6 +201,7 @@ class SegmentPanel(JobPanel):
         self.ui.show3DButton.setSegmentationNode(node if made else None)
         self.ui.volumesButton.setEnabled(made and results.tableOf(node) is not None)
         self.ui.reviewButton.setEnabled(made and bool(results.heatmapsOf(node)))
+        self.say(self.ui.remarksLabel, "\n".join(results.remarksOf(node)) if made else "")
 
     def _channelNodes(self) -> list[slicer.vtkMRMLScalarVolumeNode | None]:
         return [self.parameterNode.getValue(f"inputVolume{channel}") for channel in range(1, MAX_CHANNELS + 1)]
@@ -209,3 +240,5 @@ class SegmentPanel(JobPanel):
         self.ui.applyButton.setEnabled(valid)
         self.ui.applyButton.setToolTip(_("Segment the volume with the chosen model.") if valid else reason)
         self.showOwnJob(reason, startable=valid)
+        own = self._state is not None and self._state is self.session.job and not self._state.running
+        self.ui.refusedFrame.setVisible(valid and own and ErrorCode.FIELD_OF_VIEW in self._state.codes)
