@@ -40,7 +40,7 @@ class CaseResults:
         self._say = say
         self._complain = complain
         self._failed: list[str] = []
-        self._labelMaps: list[Path] = []
+        self._meanwhile: list[Path] = []  # files that the .seg.nrrd files take the place of
         self._session = HeadlessSession()
 
     def onComparisonEvent(self, event: dict[str, Any]) -> None:
@@ -74,8 +74,8 @@ class CaseResults:
         if self.evaluation is not None:
             for case in sorted({*self.segmented} - {*self.compared()} - {*self._failed}):
                 self._complain(f"Warning: there is no reference for case {case}.")
-        for labelMap in self._labelMaps:
-            labelMap.unlink(missing_ok=True)
+        for path in self._meanwhile:
+            path.unlink(missing_ok=True)
         shutil.rmtree(self.auditFolder, ignore_errors=True)
         self._completeSummary()
         return self._failed
@@ -96,7 +96,7 @@ class CaseResults:
             return
         finally:
             self._session.scene.RemoveNode(node)
-        self._labelMaps.append(labelMap)
+        self._meanwhile += [labelMap, own]
         self.segmented.append(case)
         self._say(f"{case}: {self._segmentationFile(case)}")
 

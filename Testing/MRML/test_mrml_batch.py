@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ from ForgettableSegMRML.segmentations import segmentIDs
 from ForgettableSegMRML.terminology import parseTerminology
 from mrml_support import read_segmentation, same_geometry, sitk
 
+from ForgettableSegLib.cases.task import SegmentClass, Task
 from ForgettableSegLib.models.package import ModelPackage
 from ForgettableSegLib.network.build import build_network
 
@@ -108,6 +110,49 @@ def _read(path: Path) -> sitk.Image:
     if path.is_dir():
         return sitk.ReadImage(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path)))
     return sitk.ReadImage(str(path))
+
+
+def test_a_volume_that_is_too_large_is_segmented_only_anyway(model: Path, tmp_path: Path) -> None:
+    (image,) = _write_images(tmp_path / "in", 1)
+    small = [[1.0, 2.0, 3.0]] * 3
+    card = {"extent_mm": small, "spacing_mm": [[1.0] * 3] * 3, "intensity": [0.1, 0.5, 0.9], "classes": {}}
+    package = ModelPackage.read(model)
+    narrow = ModelPackage({**package.card, "field_of_view": card}, package.tensors).write(tmp_path / "narrow")
+    arguments = ("--input", image, "--model", narrow, "--output", tmp_path / "out", "--device", "cpu")
+    result = _run(*arguments)
+    assert result.returncode == 1, result.stderr
+    assert "Case case0 failed: This model has learnt volumes of about 2 x 2 x 2 mm" in result.stderr
+    assert not (tmp_path / "out" / "case0" / "case0.seg.nrrd").exists()
+    result = _run(*arguments, "--anyway")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "out" / "case0" / "case0.seg.nrrd").is_file()
+
+
+def test_a_result_has_the_classes_that_the_worker_wrote_beside_it(scene, tmp_path: Path) -> None:
+    from ForgettableSegMRML.batch_results import CaseResults
+
+    def task(*names: str) -> Task:
+        return Task("t", "MR", ("T1",), tuple(SegmentClass(name, value) for value, name in enumerate(names, 1)))
+
+    (image,) = _write_images(tmp_path / "in", 1)
+    folder = tmp_path / "out" / "case0"
+    folder.mkdir(parents=True)
+    labels = sitk.Cast(sitk.ReadImage(str(image)) > 0, sitk.sitkUInt8)
+    sitk.WriteImage(labels, str(folder / "case0_segmentation.nrrd"))
+    own = task("Left anterior hippocampus", "Right anterior hippocampus")
+    (folder / "case0_task.json").write_text(json.dumps(own.to_dict()), encoding="utf-8")
+    results = CaseResults(tmp_path / "out", task("Anterior hippocampus"), say=print, complain=print)
+    event = {"event": "artifact", "kind": "segmentation", "case": "case0", "path": folder / "case0_segmentation.nrrd"}
+    results.onSegmentEvent(event)
+    assert results.finish() == []
+    assert [path.name for path in folder.iterdir()] == ["case0.seg.nrrd"]
+    node = readSegmentation(scene, folder / "case0.seg.nrrd", "x")
+    segments = [node.GetSegmentation().GetSegment(each) for each in segmentIDs(node)]
+    assert [segment.GetName() for segment in segments] == [each.name for each in own.classes]
+    codes = [parseTerminology(segment.GetTerminology()) for segment in segments]
+    assert [(code.modifier[2], code.regionModifier[2]) for code in codes] == [
+        ("Anterior", "Left"), ("Anterior", "Right"),
+    ]  # fmt: skip
 
 
 def test_cases_are_segmented_and_a_bad_one_is_skipped(scene, model: Path, tmp_path: Path) -> None:

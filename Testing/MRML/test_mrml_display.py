@@ -221,7 +221,9 @@ def _column(table, name: str) -> list:
 
 def test_tables_hold_what_the_reviews_say(scene) -> None:
     node = scene.AddNewNodeByClass("vtkMRMLTableNode", "table")
-    fillVolumesTable(node, [REVIEW, {**REVIEW, "case": "case 2"}])
+    name = REVIEW["classes"][0]["name"]
+    fillVolumesTable(node, [REVIEW, {**REVIEW, "case": "case 2"}], {name: "It is large."})
+    assert _column(node, "Remark") == ["It is large.", "", "It is large.", ""]
     assert _column(node, "Case") == ["case 1", "case 1", "case 2", "case 2"]
     assert _column(node, "Volume") == [1.5, 0.0, 1.5, 0.0]
     assert node.GetColumnTitle("Volume") == "Volume (ml)"
