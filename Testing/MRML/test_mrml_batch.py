@@ -146,7 +146,7 @@ def test_a_result_has_the_classes_that_the_worker_wrote_beside_it(scene, tmp_pat
     results.onSegmentEvent(event)
     assert results.finish() == []
     assert [path.name for path in folder.iterdir()] == ["case0.seg.nrrd"]
-    node = readSegmentation(scene, folder / "case0.seg.nrrd", "x")
+    node = read_segmentation(scene, folder / "case0.seg.nrrd")
     segments = [node.GetSegmentation().GetSegment(each) for each in segmentIDs(node)]
     assert [segment.GetName() for segment in segments] == [each.name for each in own.classes]
     codes = [parseTerminology(segment.GetTerminology()) for segment in segments]
