@@ -30,6 +30,7 @@ set(MODULE_PYTHON_SCRIPTS
   ForgettableSegGUI/models/__init__.py
   ForgettableSegGUI/models/model.py
   ForgettableSegGUI/models/panel.py
+  ForgettableSegGUI/models/storage.py
   ForgettableSegGUI/module_view.py
   ForgettableSegGUI/packages.py
   ForgettableSegGUI/panel.py
@@ -42,6 +43,7 @@ set(MODULE_PYTHON_SCRIPTS
   ForgettableSegGUI/review/panel.py
   ForgettableSegGUI/review/reference.py
   ForgettableSegGUI/reviews.py
+  ForgettableSegGUI/runs.py
   ForgettableSegGUI/samples.py
   ForgettableSegGUI/segment/__init__.py
   ForgettableSegGUI/segment/facts.py

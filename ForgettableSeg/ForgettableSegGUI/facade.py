@@ -17,13 +17,13 @@ from .case_files import CASE
 from .finetune.comparison import Comparison, comparisonFromValues
 from .finetune.job import (
     SceneCase,
-    newRunFolder,
     trainingRequest,
     writeSceneCases,
 )
 from .finetune.model import TrainingCase, uniqueCaseId
 from .job_state import JobState
 from .model_cards import ModelCard, cardFromDict
+from .runs import newRunFolder
 from .segment.job import SegmentationJob, SegmentationResult
 from .segment.model import ownRemarks
 from .segment_classes import proposedClasses

@@ -32,7 +32,7 @@ class Session:
         readPackages: tells what is installed.
 
     Signals: `jobChanged` (a job began, moved on or ended), `modelsChanged`, `devicesChanged`, `packagesChanged`,
-    `logged` (a line for the log), `noticed` (a notice for the top of the module).
+    `runsChanged` (folders of trainings were removed), `logged` (a line for the log).
     """
 
     def __init__(self, worker: WorkerLike, readPackages: Callable[[], list[PackageStatus]]) -> None:
@@ -51,6 +51,7 @@ class Session:
         self.modelsChanged = Signal()
         self.devicesChanged = Signal()
         self.packagesChanged = Signal()
+        self.runsChanged = Signal()
         self.logged = Signal()
 
     @property

@@ -288,7 +288,7 @@ def test_a_finished_run_waits_for_its_decision(module: Any, panel: Any) -> None:
 
 
 def test_two_runs_of_the_same_second_have_folders_of_their_own(module: Any) -> None:
-    from ForgettableSegGUI.finetune.job import newRunFolder, runTitle
+    from ForgettableSegGUI.runs import newRunFolder, runTitle
 
     folders = [newRunFolder("tiny tuned") for _ in range(5)]
     assert len(set(folders)) == 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -236,6 +237,38 @@ def test_a_broken_model_is_listed_with_its_problem(module: Any) -> None:
     module.worker.answer("models", event="done", exit_code=0, result={"models": [MODEL, broken]})
     ui = module.panel("models").ui
     assert [ui.modelsTable.item(row, 1).text() for row in range(2)] == ["ball, shell", "It is damaged."]
+
+
+def test_what_trainings_have_left_is_removed_but_no_open_one_without_a_question(
+    module: Any, application: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ForgettableSegGUI import application as shown
+    from ForgettableSegGUI.runs import newRunFolder, rememberRun, settleRun
+    from module_view import click
+
+    folders = {name: newRunFolder(name) for name in ("settled", "waiting", "given-up", "begun")}
+    for name, folder in folders.items():
+        rememberRun(folder, name=name, cases=[], classes={})
+        (folder / "bank.json").write_bytes(b"x" * 1_000_000)
+        if name in ("settled", "waiting"):
+            (folder / "run" / "model").mkdir(parents=True)
+            (folder / "run" / "model" / "model.json").touch()
+    settleRun(folders["settled"])
+    for path in (folders["given-up"], *folders["given-up"].iterdir()):
+        os.utime(path, (0, 0))
+    ui = module.panel("models").ui
+    assert "Trainings on this computer: 4" in ui.storageLabel.text
+    assert "4.0 MB" in ui.storageLabel.text
+    application.answer = False
+    click(ui.freeButton)
+    assert all(folder.exists() for folder in folders.values())
+    over, still = application.asked
+    assert "2 trainings that are over" in over
+    assert ("waiting" in still, "begun" in still, "settled" in still) == (True, True, False)
+    monkeypatch.setattr(shown, "ask", lambda question: "are over" in question)
+    click(ui.freeButton)
+    assert [name for name, folder in folders.items() if folder.exists()] == ["waiting", "begun"]
+    assert "2.0 MB are free again" in ui.storageLabel.text
 
 
 def test_missing_packages_are_said_at_the_top_and_lead_to_setup(

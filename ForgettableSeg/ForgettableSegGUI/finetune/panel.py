@@ -49,6 +49,7 @@ class FineTunePanel(Panel):
         self.session.modelsChanged.connect(self.refresh)
         self.session.devicesChanged.connect(self.refresh)
         self.session.packagesChanged.connect(self.refresh)
+        self.session.runsChanged.connect(self.run.findOpen)
         self.session.jobChanged.connect(self.showState)
 
     @property

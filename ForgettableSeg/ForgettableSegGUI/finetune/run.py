@@ -16,16 +16,8 @@ from .. import application
 from ..i18n import tr as _
 from ..job_state import JobState
 from ..panel import Panel
-from ..session import Session
-from ..table import fillTable, fitColumns
-from .bank import bankSentence
-from .cases import CasesTab
-from .choices import Choices
-from .comparison import Comparison, comparisonFromValues, comparisonRows, comparisonSentence
-from .gallery import BankGallery
-from .job import (
+from ..runs import (
     canResume,
-    fileCase,
     isFinished,
     newRunFolder,
     openRuns,
@@ -35,9 +27,15 @@ from .job import (
     removeRun,
     runTitle,
     settleRun,
-    trainingRequest,
-    writeSceneCases,
 )
+from ..session import Session
+from ..table import fillTable, fitColumns
+from .bank import bankSentence
+from .cases import CasesTab
+from .choices import Choices
+from .comparison import Comparison, comparisonFromValues, comparisonRows, comparisonSentence
+from .gallery import BankGallery
+from .job import fileCase, trainingRequest, writeSceneCases
 
 TRAINING_TAB, RESULT_TAB = 2, 3
 
@@ -125,6 +123,8 @@ class TrainingRun:
 
     def findOpen(self) -> None:
         """Look for runs that can go on, or whose model waits for a decision."""
+        if self._folder is not None and not self._folder.exists():  # it was removed in Models
+            self._enableDecision(False)
         running = self._folder if self.isRunning else None
         self.open = [folder for folder in openRuns() if folder != running]
         choices = [(str(folder), runTitle(folder)) for folder in self.open]

@@ -13,7 +13,16 @@ from ..job_state import JobState
 from ..model_cards import ModelCard, sizeText
 from ..panel import Context, Panel
 from ..table import fillTable, fitColumns, selectedKeys
-from .model import Model, modelDetails, modelRows, removeQuestion, removeToolTip
+from .model import (
+    Model,
+    freeQuestion,
+    modelDetails,
+    modelRows,
+    removeQuestion,
+    removeToolTip,
+    storageSentence,
+)
+from .storage import Run, readRuns, removeRuns
 
 
 class ModelsPanel(Panel):
@@ -25,6 +34,7 @@ class ModelsPanel(Panel):
         super().__init__(context)
         self._state: JobState | None = None
         self._message = ""
+        self._runs: list[Run] = []
         fitColumns(self.ui.modelsTable, 0, 1)
         self.ui.modelsTable.connect("itemSelectionChanged()", self.showState)
         self.ui.removeButton.connect("clicked(bool)", self.onRemove)
@@ -34,7 +44,9 @@ class ModelsPanel(Panel):
         self.ui.importButton.connect("clicked(bool)", self.onImport)
         self.ui.exportPathLineEdit.connect("currentPathChanged(QString)", self.onPathChanged)
         self.ui.exportButton.connect("clicked(bool)", self.onExport)
+        self.ui.freeButton.connect("clicked(bool)", self.onFree)
         self.session.modelsChanged.connect(self.refresh)
+        self.session.runsChanged.connect(self.onEnter)
         self.session.jobChanged.connect(self.showState)
 
     @property
@@ -45,7 +57,8 @@ class ModelsPanel(Panel):
         return models[rows[0]] if rows and rows[0] < len(models) else None
 
     def onEnter(self) -> None:
-        """Show the list."""
+        """Show the list, and look what the trainings have left on the disk."""
+        self._runs = readRuns()
         self.refresh()
 
     def refresh(self) -> None:
@@ -65,6 +78,8 @@ class ModelsPanel(Panel):
         self.ui.removeButton.setEnabled(idle and model is not None and not model.shipped)
         self.ui.removeButton.setToolTip(removeToolTip(model))
         self.ui.refreshButton.setEnabled(idle)
+        self.ui.storageLabel.setText(storageSentence(self._runs))
+        self.ui.freeButton.setEnabled(bool(self._runs) and not self.session.busy)
         self.ui.importButton.setEnabled(idle and bool(self.ui.importPathLineEdit.currentPath))
         self.ui.exportButton.setEnabled(
             idle and isinstance(model, ModelCard) and bool(self.ui.exportPathLineEdit.currentPath)
@@ -111,6 +126,18 @@ class ModelsPanel(Panel):
         if application.ask(removeQuestion(model)):
             done = _("The model was removed; {size} are free again.").format(size=sizeText(model.bytes))
             self._run({"action": "remove", "name": model.name}, _("Removing the model"), done)
+
+    def onFree(self, _checked: bool = False) -> None:
+        """Remove what trainings have left: those that are over, and after a question of their own the others."""
+        self._runs = readRuns()
+        freed = 0
+        for wanted in (False, True):
+            runs = [run for run in self._runs if run.isOpen == wanted]
+            if runs and application.ask(freeQuestion(runs)):
+                freed += removeRuns(runs)
+        self.session.runsChanged.emit()
+        text = _("{size} are free again.").format(size=sizeText(freed))
+        self.ui.storageLabel.setText(f"{storageSentence(self._runs)} {text}")
 
     def _run(self, arguments: dict[str, Any], title: str, done: str) -> None:
         self._message = done
