@@ -91,6 +91,8 @@ class JobPanel(Panel):
         self.ui.cancelButton.setEnabled(self._job is not None and bool(self.session.busy))
         if self._state is not None and self._state is self.session.job:
             self.showJob(self.ui.progressBar, self.ui.statusLabel, self._state)
+            if not self._state.running and not startable and otherwise:  # how it ended, and why there is no next one
+                self.say(self.ui.statusLabel, f"{self._state.text()}\n{otherwise}")
         else:
             self.ui.progressBar.setVisible(False)
             self.say(self.ui.statusLabel, (startable and self._refusal) or otherwise)

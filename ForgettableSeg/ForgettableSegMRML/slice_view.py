@@ -96,9 +96,7 @@ class OffscreenSliceView:
         self._logic.SetMRMLScene(None)
         self._window.Finalize()
 
-    def _addManagers(
-        self, session: HeadlessSession, managers: Sequence[str]
-    ) -> slicer.vtkMRMLDisplayableManagerGroup:
+    def _addManagers(self, session: HeadlessSession, managers: Sequence[str]) -> slicer.vtkMRMLDisplayableManagerGroup:
         """Attach what draws over the image, by a factory of our own: the application's is not touched."""
         factory = slicer.vtkMRMLDisplayableManagerFactory()
         factory.SetMRMLApplicationLogic(session.applicationLogic)

@@ -193,6 +193,19 @@ def test_a_run_is_followed_paused_and_cancelled(module: Any, panel: Any) -> None
     assert "can be resumed" in ui.statusLabel.text
 
 
+def test_how_an_attempt_has_ended_stays_and_so_does_why_there_is_no_next(module: Any, panel: Any) -> None:
+    from module_view import click
+
+    click(panel.ui.startButton)
+    panel.onCancel()
+    panel.refresh()
+    assert panel.ui.statusLabel.text == "Cancelled."
+    start(module, panel)
+    module.worker.answer("finetune", event="failed", code="X", text="It is full.", hint="", log="")
+    module.parameters.newModelName = ""
+    assert panel.ui.statusLabel.text.splitlines() == ["It is full.", "Give the new model a name."]
+
+
 def test_the_bank_becomes_a_gallery_that_leads_to_its_slices(
     module: Any, panel: Any, application: Any, tmp_path: Path
 ) -> None:

@@ -93,6 +93,8 @@ def test_the_review_is_exported(module: Any, case: tuple[Any, Any], tmp_path: Pa
     click(ui.exportButton)
     names = {path.name.removeprefix("Synthetic1_segmentation_") for path in (tmp_path / "out").iterdir()}
     assert names >= {"confidence.nrrd", "prototype_ratio.nrrd", "slices.csv", "review.json"}
+    module.view.refreshAll()
+    assert "files were written to" in ui.statusLabel.text
 
 
 def test_a_comparison_with_a_reference_adds_five_channels(module: Any, case: tuple[Any, Any]) -> None:
@@ -268,6 +270,7 @@ def test_what_trainings_have_left_is_removed_but_no_open_one_without_a_question(
     monkeypatch.setattr(shown, "ask", lambda question: "are over" in question)
     click(ui.freeButton)
     assert [name for name, folder in folders.items() if folder.exists()] == ["waiting", "begun"]
+    module.view.refreshAll()
     assert "2.0 MB are free again" in ui.storageLabel.text
 
 

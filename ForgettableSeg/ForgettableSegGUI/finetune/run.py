@@ -64,6 +64,7 @@ class TrainingRun:
     ) -> None:
         self.ui, self._session, self._choices, self._table, self._changed = ui, session, choices, table, changed
         self.preparing = ""
+        self._told = ""
         self.open: list[Path] = []
         self.plots: TrainingPlots | None = None
         self._chartView = application.ChartView()
@@ -93,10 +94,10 @@ class TrainingRun:
         try:
             self._folder = newRunFolder(self._choices.parameterNode.newModelName)
         except OSError as error:
-            Panel.say(self.ui.statusLabel, str(error))
+            self._tell(str(error))
             return
         self._writing = writeSceneCases(scene, self._folder / "cases", task, mapping)
-        self.preparing = _("Writing the cases")
+        self._told, self.preparing = "", _("Writing the cases")
         self.ui.fineTuneTabs.setCurrentIndex(TRAINING_TAB)
         self._changed()
         qt.QTimer.singleShot(0, self._writeNext)
@@ -116,8 +117,7 @@ class TrainingRun:
         if self.preparing:
             self._writing, self.preparing = None, ""
             removeRun(self._folder)
-            Panel.say(self.ui.statusLabel, _("Cancelled."))
-            self._changed()
+            self._tell(_("Cancelled."))
         else:
             self._session.cancel()
 
@@ -136,13 +136,15 @@ class TrainingRun:
         if self._state is not None and self._state is self._session.job:
             Panel.showJob(self.ui.progressBar, self.ui.statusLabel, self._state)
             self.ui.pauseButton.setText(_("Resume") if self._state.paused else _("Pause"))
+            if not self._state.running and reason:  # how it ended, and why there is no next one
+                Panel.say(self.ui.statusLabel, f"{self._state.text()}\n{reason}")
         elif self.preparing:
             self.ui.progressBar.setVisible(True)
             self.ui.progressBar.setRange(0, 0)
             Panel.say(self.ui.statusLabel, self.preparing)
         else:
             self.ui.progressBar.setVisible(False)
-            Panel.say(self.ui.statusLabel, reason)
+            Panel.say(self.ui.statusLabel, "\n".join(filter(None, [self._told, reason])))
         self.ui.plotsButton.setEnabled(self.plots is not None)
 
     def onEvent(self, event: dict[str, Any], state: JobState) -> None:
@@ -187,6 +189,11 @@ class TrainingRun:
         self.plots = None
         self.gallery.clear()
 
+    def _tell(self, text: str) -> None:
+        """Say how an attempt to start has ended, until the next one."""
+        self._state, self._told = None, text
+        self._changed()
+
     def _writeNext(self) -> None:
         """Write one case and come back, so that the application stays responsive."""
         if self._writing is None:
@@ -198,8 +205,7 @@ class TrainingRun:
         except (ForgettableSegError, OSError) as error:
             self._writing, self.preparing = None, ""
             removeRun(self._folder)
-            self._changed()
-            Panel.say(self.ui.statusLabel, str(error))
+            self._tell(str(error))
         else:
             qt.QTimer.singleShot(0, self._writeNext)
 

@@ -35,6 +35,7 @@ class ModelsPanel(Panel):
         self._state: JobState | None = None
         self._message = ""
         self._runs: list[Run] = []
+        self._freed = ""
         fitColumns(self.ui.modelsTable, 0, 1)
         self.ui.modelsTable.connect("itemSelectionChanged()", self.showState)
         self.ui.removeButton.connect("clicked(bool)", self.onRemove)
@@ -46,7 +47,6 @@ class ModelsPanel(Panel):
         self.ui.exportButton.connect("clicked(bool)", self.onExport)
         self.ui.freeButton.connect("clicked(bool)", self.onFree)
         self.session.modelsChanged.connect(self.refresh)
-        self.session.runsChanged.connect(self.onEnter)
         self.session.jobChanged.connect(self.showState)
 
     @property
@@ -58,7 +58,7 @@ class ModelsPanel(Panel):
 
     def onEnter(self) -> None:
         """Show the list, and look what the trainings have left on the disk."""
-        self._runs = readRuns()
+        self._runs, self._freed = readRuns(), ""
         self.refresh()
 
     def refresh(self) -> None:
@@ -78,7 +78,7 @@ class ModelsPanel(Panel):
         self.ui.removeButton.setEnabled(idle and model is not None and not model.shipped)
         self.ui.removeButton.setToolTip(removeToolTip(model))
         self.ui.refreshButton.setEnabled(idle)
-        self.ui.storageLabel.setText(storageSentence(self._runs))
+        self.ui.storageLabel.setText(f"{storageSentence(self._runs)} {self._freed}".strip())
         self.ui.freeButton.setEnabled(bool(self._runs) and not self.session.busy)
         self.ui.importButton.setEnabled(idle and bool(self.ui.importPathLineEdit.currentPath))
         self.ui.exportButton.setEnabled(
@@ -135,9 +135,9 @@ class ModelsPanel(Panel):
             runs = [run for run in self._runs if run.isOpen == wanted]
             if runs and application.ask(freeQuestion(runs)):
                 freed += removeRuns(runs)
+        self._runs, self._freed = readRuns(), _("{size} are free again.").format(size=sizeText(freed))
+        self.showState()
         self.session.runsChanged.emit()
-        text = _("{size} are free again.").format(size=sizeText(freed))
-        self.ui.storageLabel.setText(f"{storageSentence(self._runs)} {text}")
 
     def _run(self, arguments: dict[str, Any], title: str, done: str) -> None:
         self._message = done

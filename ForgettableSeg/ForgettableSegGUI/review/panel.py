@@ -46,6 +46,7 @@ class ReviewPanel(JobPanel):
         self._shownNode: slicer.vtkMRMLSegmentationNode | None = None
         self._shownHeatmap: tuple[Any, ...] = ()
         self._place: HardSlice | None = None
+        self._told = ""
         self._cases: list[slicer.vtkMRMLSegmentationNode] = []
         self._reference = Reference(self.ui, self.refresh)
         fitColumns(self.ui.slicesTable, 1)
@@ -103,7 +104,7 @@ class ReviewPanel(JobPanel):
         self.ui.channelComboBox.setToolTip(channelMeaning(self.parameterNode.heatmapChannel))
         if review != self._shownReview:
             self._shownReview = review
-            self._place = None
+            self._place, self._told = None, ""
             self._showReview(review)
         self._showCases()
         self._showState(review)
@@ -216,11 +217,16 @@ class ReviewPanel(JobPanel):
             if self.ui.exportScreenshotCheckBox.checked:
                 application.saveScreenshot(folder / f"{self.segmentation.GetName()}.png")
         except (OSError, ForgettableSegError) as error:
-            self.say(self.ui.statusLabel, _("The files could not be written: {error}").format(error=error))
+            self._tell(_("The files could not be written: {error}").format(error=error))
             return
         self.ui.exportPathLineEdit.addCurrentPathToHistory()
         count = len(written) + bool(self.ui.exportScreenshotCheckBox.checked)
-        self.say(self.ui.statusLabel, _("{count} files were written to {folder}.").format(count=count, folder=folder))
+        self._tell(_("{count} files were written to {folder}.").format(count=count, folder=folder))
+
+    def _tell(self, text: str) -> None:
+        """Say something until another review is shown or another job is started."""
+        self._state, self._told = None, text
+        self._showState(self._shownReview)
 
     def _step(self, step: int) -> None:
         table = self.ui.slicesTable
@@ -269,4 +275,4 @@ class ReviewPanel(JobPanel):
         self.ui.exportButton.setEnabled(node is not None and bool(self.ui.exportPathLineEdit.currentPath))
         self.ui.previousButton.setEnabled(bool(self._slices))
         self.ui.nextButton.setEnabled(bool(self._slices))
-        self.showOwnJob(caseSentence(review), startable=valid)
+        self.showOwnJob(self._told or caseSentence(review), startable=valid)
