@@ -121,6 +121,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/training/__init__.py
   ForgettableSegLib/training/augmentation.py
   ForgettableSegLib/training/boundary.py
+  ForgettableSegLib/training/budget.py
   ForgettableSegLib/training/checkpoint.py
   ForgettableSegLib/training/config.py
   ForgettableSegLib/training/deformation.py
@@ -132,6 +133,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/training/losses.py
   ForgettableSegLib/training/miner.py
   ForgettableSegLib/training/patches.py
+  ForgettableSegLib/training/planning.py
   ForgettableSegLib/training/recorder.py
   ForgettableSegLib/training/run.py
   ForgettableSegLib/training/settings.py

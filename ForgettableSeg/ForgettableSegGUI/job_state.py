@@ -23,7 +23,6 @@ def phaseTitle(phase: str) -> str:
     titles = {
         "segment": _("Segmenting"),
         "train": _("Training"),
-        "measure": _("Measuring the speed"),
         "validate the model": _("Validating the model"),
         "validate": _("Checking the cases"),
         "audit": _("Comparing with the reference"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
 BEFORE_FILE = "held_out_before.json"
 """What the model to start from scored on each held-out case, kept in the run folder for a resumed run."""
 
+LITTLE_DICE = 0.1
+"""A model that validates below this is exported with a warning."""
+
 
 def train(request: TrainRequest, context: JobContext) -> JobResult:
     """Run a training, from scratch or from a model.
@@ -47,6 +51,7 @@ def train(request: TrainRequest, context: JobContext) -> JobResult:
     from ForgettableSegLib.training.settings import TrainingSettings
     from ForgettableSegLib.training.synthetic_cases import as_label_maps, with_synthetic_images
 
+    started = time.monotonic()
     start = _start_model(request)
     kept = {} if start is None else {"spatial_dims": start.preprocessing.spatial_dims}
     settings = TrainingSettings.from_dict({**kept, **request.settings})
@@ -91,6 +96,7 @@ def train(request: TrainRequest, context: JobContext) -> JobResult:
             start=start,
             split=split,
             group=group,
+            started=started,
         )
         return finish(outcome, device, group, context)
 
@@ -256,6 +262,11 @@ def finish(outcome: TrainingOutcome, device: torch.device, group: ProcessGroup, 
         context.warning(
             f"No iteration validated better than {config.start['name']}, the model to start from (mean Dice "
             f"{outcome.validation_dice:.3f}), so the exported model has its weights, unchanged."
+        )
+    if outcome.validation_dice is not None and outcome.validation_dice < LITTLE_DICE:
+        context.warning(
+            f"This model has learnt next to nothing: its mean Dice on the validation cases is "
+            f"{outcome.validation_dice:.3f} after {outcome.iterations} iterations. Train longer before you use it."
         )
     if not is_held_out and measures:
         context.warning(

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 
-from ForgettableSegLib.cases.cache import PreparedCase
 from ForgettableSegLib.cases.case import Case, CaseList
 from ForgettableSegLib.cases.preprocessing import Preprocessing, plan_preprocessing
 from ForgettableSegLib.cases.split import Split, split_cases
@@ -23,7 +22,16 @@ from ForgettableSegLib.network.build import NetworkArguments
 from ForgettableSegLib.text.encoders import TextEmbeddings, encode_prompts
 from ForgettableSegLib.text.prompts import prompt_for
 from ForgettableSegLib.text.store import same_prompt
+from ForgettableSegLib.training.distributed import ProcessGroup
 from ForgettableSegLib.training.files import whole_text_file
+from ForgettableSegLib.training.planning import (
+    coarser,
+    default_features,
+    free_memory,
+    measure_speed,
+    plan_training,
+    prepared_shapes,
+)
 from ForgettableSegLib.training.recorder import Recorder
 from ForgettableSegLib.training.settings import TrainingSettings
 
@@ -149,12 +157,15 @@ def configure(
     start: ModelPackage | None,
     split: Split | None,
     recorder: Recorder,
+    device: torch.device,
+    group: ProcessGroup,
 ) -> tuple[RunConfig, TextEmbeddings]:
     """Everything that decides a run, except what the content of the cases says.
 
     Args:
         cases, task, name, settings, start, split: see `run_training`.
         recorder: is told of what the user should know.
+        device, group: see `run_training`; what the settings leave open is planned for them.
 
     Raises:
         ForgettableSegError: CASE_LIST_INVALID, TASK_INVALID or SETTING_INVALID where these do not fit each other.
@@ -196,6 +207,7 @@ def configure(
     text = _embed(prompts, settings, start if same_classes else None)
     if text.warning:
         recorder.warning(text.warning)
+    settings, preprocessing = _planned(settings, training, task, preprocessing, start, recorder, device, group)
     network = _network_arguments(settings, task, text, start, same_classes=same_classes)
     config = RunConfig(
         name=name,
@@ -204,7 +216,7 @@ def configure(
         cases=labelled,
         split=split,
         preprocessing=preprocessing,
-        patch_size=start.patch_size if start is not None else settings.patch_size or (),
+        patch_size=start.patch_size if start is not None else settings.patch_size,
         network=network.to_dict(),
         text={"source": text.source, "encoder": text.encoder, "prompts": list(text.prompts)},
         start=None if start is None else {"name": start.name, "same_classes": same_classes},
@@ -226,6 +238,23 @@ def refuse_used(folder: Path) -> None:
         raise ForgettableSegError(ErrorCode.OUTPUT_UNWRITABLE, f"{folder} is a file, not a folder for a run.")
 
 
+def refuse_changed(before: RunConfig, now: RunConfig, folder: Path) -> None:
+    """Refuse to go on with a run whose cases are not what they were.
+
+    Raises:
+        ForgettableSegError: RUN_MISMATCH, naming the case.
+    """
+    for case_id, key in before.contents.items():
+        if case_id not in now.contents:
+            what = f"case {case_id} can no longer be read"
+        elif now.contents[case_id] != key:
+            what = f"the files of case {case_id} have changed since it began"
+        else:
+            continue
+        msg = f"The run in {folder} cannot be resumed: {what}."
+        raise ForgettableSegError(ErrorCode.RUN_MISMATCH, msg, hint="Restore the files, or start a new run.")
+
+
 def class_names(task: Task) -> list[str]:
     """Names of the foreground classes, in the order of their indices."""
     return [each.name for each in task.classes]
@@ -244,6 +273,60 @@ def _embed(prompts: list[str], settings: TrainingSettings, start: ModelPackage |
         pretrained=settings.text_pretrained,
         path=settings.text_path,
     )
+
+
+def _planned(
+    settings: TrainingSettings,
+    training: Sequence[Case],
+    task: Task,
+    preprocessing: Preprocessing,
+    start: ModelPackage | None,
+    recorder: Recorder,
+    device: torch.device,
+    group: ProcessGroup,
+) -> tuple[TrainingSettings, Preprocessing]:
+    """The settings with nothing left open, and the preparation, coarser where the time asks for it; said in a line.
+
+    All ranks plan for the slowest of them and the one with the least memory.
+    """
+    wanted = settings
+    channels = len(task.channels) * (2 * settings.context_slices + 1)
+    if start is not None:
+        arguments = NetworkArguments.from_dict(start.card["network"])
+        wanted = dataclasses.replace(settings, patch_size=start.patch_size)
+        channels = arguments.in_channels * (2 * arguments.context_slices + 1)
+        features = arguments.features
+    else:
+        features = settings.features or default_features(settings.spatial_dims, device)
+    seconds = None
+    if settings.minutes is not None:
+        with torch.random.fork_rng():  # the plan must not change which weights the network begins with
+            seconds = -group.smallest(
+                -measure_speed(features, channels=channels, spatial_dims=settings.spatial_dims, device=device)
+            )
+    plan = plan_training(
+        prepared_shapes(training, preprocessing),
+        wanted,
+        features=features,
+        channels=channels,
+        device=device,
+        memory=int(group.smallest(free_memory(device))),
+        seconds_a_voxel=seconds,
+        may_coarsen=start is None and settings.spacing is None,
+    )
+    if settings.batch_size is None:
+        recorder.log(plan.reason)
+    elif plan.is_too_large:
+        recorder.warning(
+            f"A batch of {settings.batch_size} patches of {' x '.join(map(str, plan.patch_size))} voxels may need more "
+            "memory than there is; choose less of them, or leave batch_size out to have it planned."
+        )
+    share = max(1, plan.batch_size // group.world_size) * group.world_size
+    batch_size = share if settings.batch_size is None else settings.batch_size
+    chosen = dataclasses.replace(settings, batch_size=batch_size)
+    if start is None:
+        chosen = dataclasses.replace(chosen, patch_size=plan.patch_size, features=tuple(features))
+    return chosen, coarser(preprocessing, plan.coarsening)
 
 
 def _network_arguments(
@@ -276,16 +359,9 @@ def _network_arguments(
         window=settings.patch_size if settings.architecture == "unetr" else None,
         context_slices=settings.context_slices,
         mirror_axes=settings.mirror_axes,
-        deep_supervision=settings.deep_supervision,
+        deep_supervision=settings.deep_supervision and settings.architecture == "unet",
         **of_classes,
     )
-
-
-def default_patch_size(cases: Sequence[PreparedCase], spatial_dims: int) -> tuple[int, ...]:
-    """The median size of the cases in multiples of 16, at most 256 in 2D and 96 in 3D."""
-    shapes = np.array([case.label.shape[-spatial_dims:] for case in cases])
-    largest = 256 if spatial_dims == 2 else 96
-    return tuple(int(min(largest, -(-int(size) // 16) * 16)) for size in np.median(shapes, axis=0))
 
 
 def _write_json(path: Path, content: Any) -> None:

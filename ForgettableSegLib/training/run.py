@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from filelock import FileLock, Timeout
 from ForgettableSegLib.cases.cache import CaseCache, PreparedCase
 from ForgettableSegLib.cases.case import CaseList
 from ForgettableSegLib.cases.findings import hearing
+from ForgettableSegLib.cases.preprocessing import prepare_case
 from ForgettableSegLib.cases.split import Split, split_cases
 from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
@@ -28,8 +30,9 @@ from ForgettableSegLib.network.build import build_network, transfer_weights
 from ForgettableSegLib.network.ensemble import Ensemble
 from ForgettableSegLib.network.unet import TextGuidedUNet
 from ForgettableSegLib.resources import user_cache_dir
+from ForgettableSegLib.training.budget import TimeBudget
 from ForgettableSegLib.training.checkpoint import CheckpointFolder
-from ForgettableSegLib.training.config import RunConfig, class_names, configure, default_patch_size, refuse_used
+from ForgettableSegLib.training.config import RunConfig, class_names, configure, refuse_changed, refuse_used
 from ForgettableSegLib.training.distributed import ProcessGroup
 from ForgettableSegLib.training.patches import PatchReader
 from ForgettableSegLib.training.recorder import Listener, Recorder
@@ -89,6 +92,7 @@ def run_training(
     split: Split | None = None,
     group: ProcessGroup | None = None,
     cache: Path | None = None,
+    started: float | None = None,
 ) -> TrainingOutcome:
     """Train a new model, or go on from a model package.
 
@@ -104,11 +108,13 @@ def run_training(
         split: which cases do what; drawn by the settings' ratios and seed if None.
         group: the processes of a distributed run.
         cache: where prepared cases are kept; the user's cache folder if None.
+        started: when the job began, as `time.monotonic` tells, from which its minutes count; None takes this moment.
 
     Raises:
         ForgettableSegError: with a sentence for the user.
         Cancelled: the run can be resumed.
     """
+    started = time.monotonic() if started is None else started
     group = group or ProcessGroup()
     with _locked(folder, group):
         try:
@@ -131,7 +137,17 @@ def run_training(
                 progress=lambda done, of: recorder.progress("make images", done, of),
             )
             group.wait()
-        config, text = configure(cases, task, name=name, settings=settings, start=start, split=split, recorder=recorder)
+        config, text = configure(
+            cases,
+            task,
+            name=name,
+            settings=settings,
+            start=start,
+            split=split,
+            recorder=recorder,
+            device=device,
+            group=group,
+        )
         network = build_network(config.network)
         network.set_text(text.vectors)
         if start is not None:
@@ -147,6 +163,8 @@ def run_training(
         trainer = _trainer(config, folder, network, prepared, device, group, recorder)
         if start is not None and start.prototypes and config.start["same_classes"] and _same_features(start, settings):
             trainer.miner.prototypes.load_state_dict(start.prototypes)
+        if settings.minutes is not None:
+            trainer.budget = _time_budget(trainer, config, started)
         return _train(trainer, config, folder, prepared)
 
 
@@ -172,7 +190,7 @@ def resume_training(
     with _locked(folder, group):
         recorder = Recorder(listener, folder, is_main=group.is_main)
         prepared, now = _prepare(config, recorder, cache)
-        _refuse_changed(config, now, folder)
+        refuse_changed(config, now, folder)
         network = build_network(config.network)
         trainer = _trainer(config, folder, network, prepared, device, group, recorder)
         state = _common_checkpoint(trainer.checkpoints, group, recorder)
@@ -224,8 +242,7 @@ def _prepare(
     if not prepared["train"]:
         msg = "None of the training cases can be used; the messages above say why."
         raise ForgettableSegError(ErrorCode.CASE_INVALID, msg)
-    patch_size = config.patch_size or default_patch_size(prepared["train"], config.settings.spatial_dims)
-    return prepared, dataclasses.replace(config, patch_size=patch_size, contents=contents)
+    return prepared, dataclasses.replace(config, contents=contents)
 
 
 def _trainer(
@@ -257,6 +274,30 @@ def _trainer(
         recorder=recorder,
         checkpoints=checkpoints,
         judge_start=config.start is not None and config.start["same_classes"],
+    )
+
+
+def _time_budget(trainer: Trainer, config: RunConfig, started: float) -> TimeBudget:
+    """What the minutes leave for the steps, from how long a case takes to be read and to be segmented here."""
+    cases, group = trainer.validation_cases, trainer.group
+    reading = segmenting = 0.0
+    if cases:
+        begun = time.monotonic()
+        trainer.measure_dice(cases[:1])
+        segmenting = time.monotonic() - begun
+        begun = time.monotonic()
+        prepare_case(config.select([cases[0].case_id])[0], config.task, config.preprocessing)
+        reading = time.monotonic() - begun
+    images = 2 ** len(config.network["mirror_axes"])
+    judged = len(config.split.test or config.split.validation)
+    # Segmenting a case for its user reads it, brings the result back and averages over mirror images; calibration is
+    # as much work without reading.
+    afterwards = len(cases) * segmenting * (1 + images) + judged * (2 * reading + images * segmenting)
+    return TimeBudget.plan(
+        minutes=config.settings.minutes,
+        spent=-group.smallest(started - time.monotonic()),
+        validation=-group.smallest(-len(cases) * segmenting / group.world_size),
+        afterwards=-group.smallest(-afterwards),
     )
 
 
@@ -324,18 +365,6 @@ def _locked(folder: Path, group: ProcessGroup) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def _refuse_changed(before: RunConfig, now: RunConfig, folder: Path) -> None:
-    for case_id, key in before.contents.items():
-        if case_id not in now.contents:
-            what = f"case {case_id} can no longer be read"
-        elif now.contents[case_id] != key:
-            what = f"the files of case {case_id} have changed since it began"
-        else:
-            continue
-        msg = f"The run in {folder} cannot be resumed: {what}."
-        raise ForgettableSegError(ErrorCode.RUN_MISMATCH, msg, hint="Restore the files, or start a new run.")
 
 
 def _difference(before: Mapping[str, Any], now: Mapping[str, Any], what: str) -> str:

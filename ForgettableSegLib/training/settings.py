@@ -59,6 +59,9 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "context_slices": (0, 5),
 }
 
+# Of all channels that are planned where `features` is open, the last are a multiple of this.
+PLANNED_WIDTH = 128
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
@@ -67,7 +70,8 @@ class TrainingSettings:
     Args:
         preset: the preset that the other values started from.
         spatial_dims: 2 (slices, as in the paper) or 3 (patches of the volume).
-        patch_size: voxels, one number an axis of the patch; None takes the median slice, in multiples of 16 up to 256.
+        patch_size: voxels, one number an axis of the patch; None takes the median slice, in multiples of 16 up to 256,
+            or in 3D the median volume in multiples of 8 up to 64 on a processor and 96 on a GPU.
         slice_axis: 0 axial, 1 coronal, 2 sagittal; None takes the axis of the largest spacing, else axial.
         isotropic: resample to one spacing on all axes (the paper) instead of the median of each axis.
         spacing: mm between voxels along z, y, x instead of the median, 0 for each case's own.
@@ -75,8 +79,9 @@ class TrainingSettings:
         architecture: the U-Net of this library, or one to compare it with; text and penultimate features need "unet",
             and "unetr" needs a `patch_size` in multiples of 16.
         context_slices: slices before and after each one that a 2D network sees as further channels.
-        features: channels of each level of the U-Net.
-        batch_size: patches an iteration, over all ranks together (B).
+        features: channels of each level of the U-Net; None takes those that suit the device, see `plan_training`.
+        batch_size: patches an iteration, over all ranks together (B); None plans it, and what of the patch is open, by
+            memory, processor and time, see `plan_training`.
         iterations, epochs, minutes: the length; minutes wins over epochs, epochs over iterations. An epoch is as many
             iterations as it takes to draw every training slice (2D) once on average.
         optimizer, learning_rate, momentum, weight_decay, gradient_clip: SGD with Nesterov momentum, or AdamW, whose
@@ -86,7 +91,7 @@ class TrainingSettings:
         weight_average: decay of an exponential average of the weights, which is then what is validated and exported;
             0 takes the weights themselves.
         deep_supervision: a loss at every level of the decoder but the lowest, each half as heavy as the one above it
-            (as nnU-Net's); architecture "unet" only.
+            (as nnU-Net's); of the architecture "unet", others have none.
         loss: cross-entropy ("ce"), that plus soft Dice over the batch ("dice_ce"), the same with half of the
             cross-entropy as a mean over the classes ("balanced", for many or small structures), Tversky (0.3 FP,
             0.7 FN), focal (gamma 2), Kervadec's boundary loss, which takes over from "dice_ce" in the course of the
@@ -133,20 +138,20 @@ class TrainingSettings:
     same_grid: bool = False
     context_slices: int = 0
     architecture: str = "unet"
-    features: tuple[int, ...] = (32, 32, 64, 128, 256)
-    batch_size: int = 32
+    features: tuple[int, ...] | None = None
+    batch_size: int | None = None
     iterations: int = 2000
     epochs: int | None = None
     minutes: float | None = None
-    optimizer: str = "sgd"
-    learning_rate: float = 0.01
-    momentum: float = 0.95
-    weight_decay: float = 3e-5
+    optimizer: str = "adamw"
+    learning_rate: float = 0.001
+    momentum: float = 0.9
+    weight_decay: float = 0.01
     gradient_clip: float = 12.0
-    schedule: str = "poly"
-    warm_up: float = 0.0
-    weight_average: float = 0.0
-    deep_supervision: bool = False
+    schedule: str = "cosine"
+    warm_up: float = 0.03
+    weight_average: float = 0.99
+    deep_supervision: bool = True
     loss: str = "dice_ce"
     tgf: bool = True
     pbs: bool = True
@@ -216,12 +221,13 @@ class TrainingSettings:
             _refuse("spacing", list(self.spacing), "three numbers from 0 to 1000 mm")
         if len(self.admission_window) != 2 or not 0 <= self.admission_window[0] < self.admission_window[1] <= 1:
             _refuse("admission_window", list(self.admission_window), "two rising numbers from 0 to 1")
-        if len(self.features) < 2 or min(self.features) < 1:
+        if self.features is not None and (len(self.features) < 2 or min(self.features) < 1):
             _refuse("features", list(self.features), "at least two positive numbers")
         if len(self.split_ratios) != 3 or min(self.split_ratios) < 0 or self.split_ratios[0] < 1:
             _refuse("split_ratios", list(self.split_ratios), "three numbers, the first at least 1")
-        if self.tgf and self.fusion != "none" and self.features[-1] % self.num_heads:
-            _refuse("num_heads", self.num_heads, f"a divisor of the last of features, {self.features[-1]}")
+        widest = PLANNED_WIDTH if self.features is None else self.features[-1]
+        if self.tgf and self.fusion != "none" and widest % self.num_heads:
+            _refuse("num_heads", self.num_heads, f"a divisor of the last of features, {widest}")
         self._check_architecture()
         if self.fsb and not self.pbs and self.selection not in ("loss", "random", "foreground"):
             _refuse("selection", self.selection, "loss, random or foreground while pbs is off (there are no scores)")
@@ -233,8 +239,6 @@ class TrainingSettings:
             _refuse("architecture", self.architecture, "'unet' where text guides the network (tgf, fusion)")
         if self.context_slices:
             _refuse("context_slices", self.context_slices, f"0 with the architecture '{self.architecture}'")
-        if self.deep_supervision:
-            _refuse("deep_supervision", self.deep_supervision, f"false with the architecture '{self.architecture}'")
         if self.pbs and self.score_features == "penultimate":
             _refuse("score_features", self.score_features, f"logits with the architecture '{self.architecture}'")
         if self.architecture == "unetr" and (self.patch_size is None or any(n % 16 for n in self.patch_size)):
@@ -242,7 +246,7 @@ class TrainingSettings:
 
     @property
     def bank_capacity(self) -> int:
-        """Samples that the bank holds at most: P * B."""
+        """Samples that the bank holds at most: P * B, once B is planned."""
         return self.bank_batches * self.batch_size
 
     @property
@@ -288,6 +292,16 @@ PRESETS: dict[str, dict[str, Any]] = {
     "recommended": {},
     "paper": {
         "preset": "paper",
+        "features": (32, 32, 64, 128, 256),
+        "batch_size": 32,
+        "optimizer": "sgd",
+        "learning_rate": 0.01,
+        "momentum": 0.95,
+        "weight_decay": 3e-5,
+        "schedule": "poly",
+        "warm_up": 0.0,
+        "weight_average": 0.0,
+        "deep_supervision": False,
         "isotropic": True,
         "loss": "ce",
         "fusion": "residual",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +15,7 @@ from torch import nn
 from ForgettableSegLib.cases.cache import PreparedCase
 from ForgettableSegLib.errors import Cancelled, ErrorCode, ForgettableSegError
 from ForgettableSegLib.training.augmentation import Augmentation
+from ForgettableSegLib.training.budget import Stopwatch, TimeBudget
 from ForgettableSegLib.training.checkpoint import CheckpointFolder
 from ForgettableSegLib.training.distributed import ProcessGroup
 from ForgettableSegLib.training.gradients import Learner, Pass, scheduled_rate
@@ -24,11 +27,9 @@ from ForgettableSegLib.training.synthesis import ImageSynthesis
 from ForgettableSegLib.training.tables import bank_entries
 from ForgettableSegLib.training.validation import validation_dice
 
-# With a length in minutes, the speed of so many iterations says how many there will be.
-MEASURED_ITERATIONS = 10
-# Share of the minutes that is planned for iterations; validations and checkpoints take the rest.
-PLANNED_SHARE = 0.85
 VALIDATIONS_A_RUN = 10
+# The number of steps that a time is enough for is told from their mean duration with this memory.
+SPEED_DECAY = 0.9
 
 
 class Trainer:
@@ -117,8 +118,12 @@ class Trainer:
             warn=recorder.warning,
         )
         self.iteration = 0
-        self.total = self._planned_iterations()
+        self.planned = self._planned_iterations()
+        self.budget: TimeBudget | None = None  # given before the first step where the length is a time
+        self.stopwatch = Stopwatch()
         self.elapsed_s = 0.0
+        self.seconds_a_step = 0.0
+        self.validations = 0
         self.best: dict[str, Any] | None = None
         self.validated_at = 0
         self.last_dice: float | None = None
@@ -130,29 +135,43 @@ class Trainer:
             Cancelled: after the checkpoint was written.
             ForgettableSegError: OUT_OF_MEMORY, DISK_FULL; the last checkpoint stays.
         """
-        started = time.monotonic() - self.elapsed_s
+        self.stopwatch = Stopwatch(self.elapsed_s)
         prefetcher = Prefetcher(self.reader, self.sampler)
         try:
             if self.judge_start and self.iteration == 0 and self.best is None:
                 self._validate()
-            while not self._is_finished():
-                last = self.total or MEASURED_ITERATIONS
-                for iteration, batch in prefetcher.batches(self.iteration, last):
-                    self._safe_point()
-                    if self._validation_due():
-                        self._validate()
-                    self._train_iteration(iteration, batch)
-                    self.elapsed_s = time.monotonic() - started
-                    if self._is_finished():
-                        break
-                if self.total is None:
-                    self._plan_by_speed()
+            for iteration, batch in prefetcher.batches(self.iteration, self.planned or sys.maxsize):
+                self._safe_point()
+                if self._is_finished():
+                    break
+                if self._validation_due():
+                    self._validate()
+                begun = time.monotonic()
+                self._train_iteration(iteration, batch)
+                self._measure(time.monotonic() - begun)
             if self.validated_at != self.iteration:
                 self._validate()
         except Cancelled:
             self.save()
             raise
         self.save()
+
+    @property
+    def total(self) -> int:
+        """How many steps there will be: planned, or what the time is enough for at the speed of the last ones."""
+        if self.planned is not None:
+            return self.planned
+        if self.budget is None or not self.seconds_a_step:
+            return self.iteration + 1
+        return self.budget.expected_steps(self.iteration, self.elapsed_s, self.seconds_a_step)
+
+    def _measure(self, seconds: float) -> None:
+        """Time passes for all ranks as for the slowest."""
+        self.elapsed_s = self.stopwatch.read()
+        if self.budget is not None:
+            self.elapsed_s = -self.group.smallest(-self.elapsed_s)
+        decay = SPEED_DECAY if self.seconds_a_step else 0.0
+        self.seconds_a_step = decay * self.seconds_a_step + (1 - decay) * seconds
 
     def _train_iteration(self, iteration: int, batch: Batch) -> None:
         """Algorithm 1, lines 3 to 14."""
@@ -189,8 +208,8 @@ class Trainer:
         return Batch(images.to(self.device), labels.to(self.device), torch.empty(0), replay.ids)
 
     def _set_learning_rate(self, iteration: int) -> None:
-        """The schedule's rate; that of the beginning while the length is being measured."""
-        self.learner.done = min(iteration / self.total, 1.0) if self.total else 0.0
+        """The schedule's rate after the share of the steps, or of the time, that is over."""
+        self.learner.done = iteration / self.planned if self.planned else self.budget.done(self.elapsed_s)
         self.learner.learning_rate = scheduled_rate(self.settings, self.learner.done)
 
     def _after_iteration(self, main: Pass, replayed: Pass | None, report: MiningReport) -> None:
@@ -213,15 +232,15 @@ class Trainer:
         if self.validated_at == iteration and self.last_dice is not None:
             row["validation_dice"] = self.last_dice
         self.recorder.iteration(row, replays=int(self.miner.replays.sum()), capacity=self.miner.bank.capacity)
-        # A phase of its own while the speed is measured: the time that is left is that of the training alone.
-        phase = "train" if self.total else "measure"
-        self.recorder.progress(phase, self.iteration, self.total or MEASURED_ITERATIONS)
+        self.recorder.progress("train", self.iteration, self.total)
         if self.iteration % settings.checkpoint_every == 0:
             self.save()
 
     def _validation_due(self) -> bool:
-        if not self.total or self.validated_at == self.iteration:
+        if self.validated_at == self.iteration:
             return False
+        if self.budget is not None and self.settings.validate_every is None:
+            return self.budget.validation_due(self.budget.done(self.elapsed_s), self.validations)
         interval = self.settings.validate_every or max(1, math.ceil(self.total / VALIDATIONS_A_RUN))
         return self.iteration % interval == 0
 
@@ -230,21 +249,14 @@ class Trainer:
 
         Cancelled in the middle, it is done again when the run is resumed.
         """
-        dice: list[float] = []
-        if self.validation_cases:
-            dice = validation_dice(
-                self.learner.judged,
-                self.validation_cases,
-                num_classes=len(self.class_names) + 1,
-                spatial_dims=self.settings.spatial_dims,
-                patch_size=self.patch_size,
-                device=self.device,
-                group=self.group,
-                on_case=self._validation_case,
-            )
+        begun = self.stopwatch.read()
+        dice = self.measure_dice(self.validation_cases) if self.validation_cases else []
+        if self.budget is not None:
+            self.budget.correct(-self.group.smallest(begun - self.stopwatch.read()))
         known = [value for value in dice if not math.isnan(value)]
         self.last_dice = sum(known) / len(known) if known else None
         self.validated_at = self.iteration
+        self.validations += 1
         # Without a measure the last model is the best one.
         if self.best is None or self.last_dice is None or self.last_dice > self.best["mean"]:
             self.best = self._snapshot(self.last_dice or 0.0, dice)
@@ -259,6 +271,19 @@ class Trainer:
         if not self.group.is_distributed:
             self._safe_point()
         self.recorder.progress("validate the model", done, of)
+
+    def measure_dice(self, cases: Sequence[PreparedCase]) -> list[float]:
+        """Mean Dice of each class over whole cases, see `validation_dice`."""
+        return validation_dice(
+            self.learner.judged,
+            cases,
+            num_classes=len(self.class_names) + 1,
+            spatial_dims=self.settings.spatial_dims,
+            patch_size=self.patch_size,
+            device=self.device,
+            group=self.group,
+            on_case=self._validation_case,
+        )
 
     def _snapshot(self, mean: float, dice: list[float]) -> dict[str, Any]:
         weights = {name: tensor.detach().cpu().clone() for name, tensor in self.learner.judged.state_dict().items()}
@@ -275,11 +300,12 @@ class Trainer:
         """Stop here if the listener wants it; all ranks at the same iteration."""
         listener = self.recorder.listener
         if not self.group.is_distributed:
-            listener.check_cancelled()
+            self.stopwatch.without(listener.check_cancelled)
         elif self.group.any(listener.is_cancelled):
             raise Cancelled
 
     def _planned_iterations(self) -> int | None:
+        """Steps of the run; None where its length is a time."""
         settings = self.settings
         if settings.minutes is not None:
             return None
@@ -287,18 +313,8 @@ class Trainer:
             return settings.epochs * self.sampler.iterations_per_epoch
         return settings.iterations
 
-    def _plan_by_speed(self) -> None:
-        budget = self.settings.minutes * 60 * PLANNED_SHARE
-        planned = int(budget / max(self.elapsed_s, 1e-3) * MEASURED_ITERATIONS)
-        # Every rank trains as long as the slowest can.
-        self.total = int(self.group.smallest(max(planned, MEASURED_ITERATIONS + 1)))
-        self.recorder.log(f"There is time for {self.total} iterations.")
-
     def _is_finished(self) -> bool:
-        if self.total is None:
-            return False
-        late = self.settings.minutes is not None and self.elapsed_s > self.settings.minutes * 60
-        return self.iteration >= self.total or self.group.any(late)
+        return self.iteration >= self.planned if self.planned else self.budget.done(self.elapsed_s) >= 1
 
     def save(self) -> None:
         """Write a checkpoint."""
@@ -313,8 +329,10 @@ class Trainer:
         return {
             "settings": self.settings.to_dict(),
             "iteration": self.iteration,
-            "total": self.total,
+            "budget": None if self.budget is None else dataclasses.asdict(self.budget),
             "elapsed_s": self.elapsed_s,
+            "seconds_a_step": self.seconds_a_step,
+            "validations": self.validations,
             "learner": self.learner.state_dict(),
             "miner": self.miner.state_dict(),
             "best": self.best,
@@ -326,8 +344,10 @@ class Trainer:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.iteration, self.total = state["iteration"], state["total"]
-        self.elapsed_s = state["elapsed_s"]
+        self.iteration = state["iteration"]
+        self.budget = TimeBudget(**state["budget"]) if state.get("budget") else None
+        self.elapsed_s, self.seconds_a_step = state["elapsed_s"], state.get("seconds_a_step", 0.0)
+        self.validations = state.get("validations", 0)
         self.learner.load_state_dict(state["learner"])
         self.miner.load_state_dict(state["miner"])
         self.best = state["best"]

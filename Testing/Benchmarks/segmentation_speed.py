@@ -26,6 +26,7 @@ from ForgettableSegLib.mining.prototypes import Prototypes
 from ForgettableSegLib.models.package import ModelPackage
 from ForgettableSegLib.network.build import build_network
 from ForgettableSegLib.network.forward import iterate_logits
+from ForgettableSegLib.training.planning import default_features
 from ForgettableSegLib.training.settings import TrainingSettings
 
 TEXT_LENGTH = 384
@@ -45,7 +46,7 @@ def make_package(spacing: float, size: Sequence[int]) -> ModelPackage:
         "spatial_dims": 2,
         "in_channels": 1,
         "out_channels": count,
-        "features": list(settings.features),
+        "features": list(settings.features or default_features(2, torch.device("cpu"))),
         "fusion": settings.fusion_mode,
         "text_shape": [count - 1, TEXT_LENGTH],
     }

@@ -15,6 +15,7 @@ from ForgettableSegLib.network.build import NetworkArguments, build_network
 from ForgettableSegLib.training.checkpoint import CheckpointFolder
 from ForgettableSegLib.training.distributed import ProcessGroup
 from ForgettableSegLib.training.patches import PatchReader
+from ForgettableSegLib.training.planning import default_features
 from ForgettableSegLib.training.recorder import Recorder
 from ForgettableSegLib.training.settings import TrainingSettings
 from ForgettableSegLib.training.trainer import Trainer
@@ -99,7 +100,7 @@ class TimedTraining:
                 spatial_dims=2,
                 in_channels=1,
                 out_channels=len(class_names) + 1,
-                features=settings.features,
+                features=settings.features or default_features(2, torch.device("cpu")),
                 fusion=settings.fusion_mode,
                 text_shape=(len(class_names), TEXT_LENGTH) if settings.tgf else None,
             ).to_dict()

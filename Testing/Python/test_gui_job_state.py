@@ -34,7 +34,7 @@ def test_the_time_left_is_not_said_too_early_and_never_grows() -> None:
 def test_the_time_of_a_preparation_is_not_taken_for_that_of_the_job() -> None:
     state = JobState("Training")
     assert said(state, "prepare train cases", 2, 3, of=4) == ""
-    assert said(state, "measure", 8, 1, of=10) == ""
+    assert said(state, "prepare", 8, 1, of=10) == ""
     assert said(state, "train", 300, 500, of=900) == "8 min left"
     assert said(state, "calibrate", 1, 900, of=2) == ""
 

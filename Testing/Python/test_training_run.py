@@ -224,11 +224,39 @@ def test_minutes_set_the_length(cases: CaseList, tmp_path: Path, monkeypatch: py
     # A clock that shows 0.05 s more at each look: a machine on which every iteration takes the same time.
     looks = itertools.count()
     monkeypatch.setattr(trainer.time, "monotonic", lambda: 0.05 * next(looks))
+    outcome = train(cases, tmp_path / "run", settings={"minutes": 0.1})
+    assert 3 < outcome.seconds <= 6
+    rows = list(csv.DictReader((tmp_path / "run" / "history.csv").open()))
+    rates = [float(row["learning_rate"]) for row in rows]
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] < 0.1 * rates[0], "the rate falls to its end, whatever the speed"
+
+
+def test_a_run_by_time_can_be_resumed(cases: CaseList, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = itertools.count()
+    monkeypatch.setattr(trainer.time, "monotonic", lambda: 0.05 * next(looks))
+    with pytest.raises(Cancelled):
+        train(cases, tmp_path / "run", Listener(stop_at=7), settings={"minutes": 0.1})
+    assert 3 < resume(tmp_path / "run").seconds <= 6
+
+
+def test_what_is_planned_is_kept_and_said(cases: CaseList, tmp_path: Path) -> None:
     listener = Listener()
-    outcome = train(cases, tmp_path / "run", listener, settings={"minutes": 0.05, "validate_every": 1000})
-    assert 3 * (trainer.PLANNED_SHARE - 0.1) < outcome.seconds <= 3
-    assert any(f"{outcome.iterations} iterations" in text for text in listener.texts)
-    assert listener.lengths == {outcome.iterations}, "while the speed is measured, nothing is said of the training"
+    outcome = train(cases, tmp_path / "run", listener, settings={"batch_size": None, "iterations": 3})
+    assert any(text.startswith(f"Planned {outcome.config.settings.batch_size} patches") for text in listener.texts)
+    assert tuple(outcome.config.settings.patch_size) == tuple(outcome.config.patch_size)
+
+
+def test_a_start_that_is_better_stays(cases: CaseList, tmp_path: Path) -> None:
+    first = train(cases, tmp_path / "first", settings={"iterations": 80, "learning_rate": 0.02})
+    package = model_package(first, device=CPU, calibration={})
+    spoiled = train(cases, tmp_path / "spoiled", settings={"iterations": 8, "learning_rate": 1.0}, start=package)
+    assert spoiled.kept_start
+    assert spoiled.best_iteration == 0
+    assert spoiled.validation_dice == pytest.approx(first.validation_dice, abs=5e-3)
+    for name, tensor in package.network().state_dict().items():
+        assert torch.equal(tensor, spoiled.network.state_dict()[name]), name
+    assert not first.kept_start
 
 
 @pytest.mark.parametrize("part", ["train", "validation"])
