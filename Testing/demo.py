@@ -34,7 +34,7 @@ def render(output: Path) -> Path:
         The PNG file.
     """
     from ForgettableSegMRML.headless import HeadlessSession
-    from ForgettableSegMRML.heatmaps import styleHeatmap
+    from ForgettableSegMRML.heatmaps import DEFAULT_THRESHOLD, styleHeatmap
     from ForgettableSegMRML.rendering import renderSlices
     from ForgettableSegMRML.segmentations import loadLabelMap
     from ForgettableSegMRML.volumes import readVolume
@@ -48,6 +48,8 @@ def render(output: Path) -> Path:
     image = readVolume(scene, paths["image"], "MNI152")
     heatmap = readVolume(scene, paths["confidence"], "confidence")
     styleHeatmap(heatmap)
+    # What is not shown takes no colours: the bar is the part of the map that is seen.
+    heatmap.GetDisplayNode().SetWindowLevelMinMax(DEFAULT_THRESHOLD, 100.0)
     segmentation = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "hippocampi")
     classes = Task.from_dict(result["task"]).classes
     loadLabelMap(segmentation, paths["segmentation"], classes, referenceVolume=image)

@@ -77,7 +77,8 @@ class Review:
         slices: hardest first.
         classes: in the task's order.
         percentile: of the whole case, against the training.
-        above95: whether the case lies above the 95th percentile of the training.
+        verdict: "usual", "hard" or "unlike" beside the cases held out of the training, "empty" where nothing
+            was found; no text where nobody can tell.
     """
 
     case: str
@@ -86,7 +87,7 @@ class Review:
     slices: tuple[HardSlice, ...]
     classes: tuple[ClassSummary, ...]
     percentile: float | None
-    above95: bool
+    verdict: str
 
 
 def reviewFromDict(content: Mapping[str, Any]) -> Review:
@@ -99,7 +100,7 @@ def reviewFromDict(content: Mapping[str, Any]) -> Review:
         slices=tuple(_hardSlice(each) for each in content.get("slices") or ()),
         classes=tuple(_classSummary(each) for each in content.get("classes") or ()),
         percentile=_number(whole.get("percentile")),
-        above95=bool(whole.get("above_95")),
+        verdict=str(whole.get("verdict") or ""),
     )
 
 

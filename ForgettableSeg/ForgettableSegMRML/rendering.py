@@ -30,8 +30,9 @@ class _Key:
     """What the colours mean."""
 
     segments: list[tuple[str, tuple[float, float, float]]]
-    heatColors: list[tuple[float, float, float]]  # from 0 to 100; black where the heatmap is not shown
+    heatColors: list[tuple[float, float, float]]  # over the heatmap's window; black where it is not shown
     heatTitle: str
+    heatRange: tuple[float, float] = (0.0, 100.0)
 
 
 def renderSlices(
@@ -145,20 +146,25 @@ def _key(
     if heatmapNode is not None and heatmapNode.GetDisplayNode() is not None:
         colorNode = heatmapNode.GetDisplayNode().GetColorNode()
         if colorNode is not None:
-            colors = _heatColors(colorNode, heatmapNode.GetDisplayNode())
+            display = heatmapNode.GetDisplayNode()
+            colors = _heatColors(colorNode, display)
+            window = display.GetWindowLevelMin(), display.GetWindowLevelMax()
+            return _Key(segments, colors, heatmapTitle, window)
     return _Key(segments, colors, heatmapTitle)
 
 
 def _heatColors(
     colorNode: slicer.vtkMRMLColorNode, display: slicer.vtkMRMLScalarVolumeDisplayNode
 ) -> list[tuple[float, float, float]]:
-    lowest = display.GetLowerThreshold() if display.GetApplyThreshold() else 0.0
+    """Colours from the lowest to the highest value of the display's window."""
+    hidden = display.GetLowerThreshold() if display.GetApplyThreshold() else 0.0
+    low, high = display.GetWindowLevelMin(), display.GetWindowLevelMax()
     last = colorNode.GetNumberOfColors() - 1
     colors = []
-    for percentile in range(101):
+    for step in range(101):
         rgba = [0.0] * 4
-        if percentile >= lowest:
-            colorNode.GetColor(round(percentile / 100 * last), rgba)
+        if low + step / 100 * (high - low) >= hidden:
+            colorNode.GetColor(round(step / 100 * last), rgba)
         colors.append((rgba[0], rgba[1], rgba[2]))
     return colors
 
@@ -190,12 +196,14 @@ def _keyStrip(key: _Key, width: int) -> vtk.vtkImageData:
 
 def _addHeatKey(renderer: vtk.vtkRenderer, key: _Key, width: int, middle: int) -> None:
     right = width - _KEY_MARGIN
-    addText(renderer, "100 hard", (right, middle), _KEY_SIZE, edge="right", color=_DIM)
-    right -= textWidth("100 hard", _KEY_SIZE) + 8
+    low, high = (f"{value:.0f}" for value in key.heatRange)
+    addText(renderer, f"{high} hard", (right, middle), _KEY_SIZE, edge="right", color=_DIM)
+    right -= textWidth(f"{high} hard", _KEY_SIZE) + 8
     addRectangle(renderer, (right - _BAR_WIDTH - 1, middle - 8), (right + 1, middle + 8), _DIM)
     addColorBar(renderer, (right - _BAR_WIDTH, middle - 7), (right, middle + 7), key.heatColors)
-    addText(renderer, "0", (right - _BAR_WIDTH - 8, middle), _KEY_SIZE, edge="right", color=_DIM)
-    addText(renderer, key.heatTitle, (right - _BAR_WIDTH - 28, middle), _KEY_SIZE, edge="right")
+    addText(renderer, low, (right - _BAR_WIDTH - 8, middle), _KEY_SIZE, edge="right", color=_DIM)
+    before = right - _BAR_WIDTH - 20 - textWidth(low, _KEY_SIZE)
+    addText(renderer, key.heatTitle, (before, middle), _KEY_SIZE, edge="right")
 
 
 def _wrapped(names: Sequence[str], width: int) -> list[list[str]]:

@@ -87,10 +87,14 @@ def class_activation(network: nn.Module, architecture: str, image: torch.Tensor,
 
 def draw_cases(views: Sequence[CaseView], class_names: Sequence[str]) -> bytes:
     """A row a slice: image with reference and prediction, error map, activation of each class; as PNG."""
-    figure = new_figure(2.4 * (3 + len(class_names)), 2.6 * len(views))
+    from matplotlib.lines import Line2D
+
+    figure = new_figure(2.4 * (3 + len(class_names)), 2.6 * len(views) + 0.3)
     axes = figure.subplots(len(views), 3 + len(class_names), squeeze=False)
     for row, view in zip(axes, views, strict=True):
-        titles = (f"{view.title}\nreference", "prediction", "errors: missed red,\ninvented blue", *class_names)
+        activations = (f"where the network\nsees {name}" for name in class_names)
+        errors = "errors: missed red, invented\nblue, other class purple"
+        titles = (f"{view.title}\nreference", f"{view.title}\nprediction", errors, *activations)
         for panel, title in zip(row, titles, strict=True):
             panel.imshow(view.image, cmap="gray", aspect=view.aspect)
             panel.set_title(title, fontsize="small")
@@ -102,6 +106,8 @@ def draw_cases(views: Sequence[CaseView], class_names: Sequence[str]) -> bytes:
         for panel, name in zip(row[3:], class_names, strict=True):
             if name in view.activation:
                 panel.imshow(view.activation[name], cmap="inferno", alpha=0.6, vmin=0, vmax=1, aspect=view.aspect)
+    handles = [Line2D([], [], color=f"C{label}", label=name) for label, name in enumerate(class_names, start=1)]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize="small", frameon=False)
     return png(figure)
 
 
@@ -145,6 +151,38 @@ def draw_bank_history(classes: Mapping[int, Sequence[str]], areas: Mapping[int, 
         right.boxplot(list(kept.values()), tick_labels=[str(iteration) for iteration in kept])
     right.set(xlabel="iteration", ylabel="area of the main class in the slice, mm²")
     return png(figure)
+
+
+def draw_curves(rows: Sequence[Mapping[str, str]]) -> bytes:
+    """Loss and validation Dice over the iterations of a run; as PNG.
+
+    Args:
+        rows: of its history.csv.
+    """
+    figure = new_figure(11, 4)
+    left, right = figure.subplots(1, 2)
+    steps = np.array([int(row["iteration"]) + 1 for row in rows])
+    for name, label in (("main_loss", "of the batch"), ("replay_loss", "of the replay")):
+        values = np.array([float(row[name] or "nan") for row in rows])
+        known = np.isfinite(values)
+        if known.any():
+            thin = {"color": "C0" if name == "main_loss" else "C1"}
+            left.plot(steps[known], values[known], alpha=0.3, linewidth=0.8, **thin)
+            means, middles = _means(values[known]), _means(steps[known])
+            left.plot(middles, means, label=label, **thin)
+    left.set(title="Loss", xlabel="iteration", ylabel="loss")
+    left.legend(fontsize="small")
+    judged = [(int(row["iteration"]) + 1, float(row["validation_dice"])) for row in rows if row["validation_dice"]]
+    if judged:
+        right.plot(*zip(*judged, strict=True), "o-")
+    right.set(
+        title="Dice on the validation cases", xlabel="iteration", ylabel="mean Dice over the classes", ylim=(0, 1)
+    )
+    return png(figure)
+
+
+def _means(values: np.ndarray, points: int = 60) -> list[float]:
+    return [float(part.mean()) for part in np.array_split(values, points) if len(part)]
 
 
 def evenly(values: Sequence[Any], number: int) -> list[Any]:

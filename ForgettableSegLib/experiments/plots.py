@@ -11,6 +11,9 @@ from ForgettableSegLib.evaluation.report import TITLES
 from ForgettableSegLib.experiments.plans import ExperimentPlan
 from ForgettableSegLib.experiments.results import RunResult, VariantSummary, class_names, summarise_runs
 
+# Differences of Dice and millimetres below this tell nothing.
+_SMALLEST_AXIS = 0.005
+
 Curve = tuple[Sequence[float], Sequence[float]]
 
 
@@ -52,6 +55,10 @@ def _differences(plan: ExperimentPlan, summaries: Sequence[VariantSummary], metr
     axes.set_yticks(range(len(rows)), labels)
     axes.set_ylim(-0.6, len(rows) - 0.4)
     axes.axvline(0, color="gray", linewidth=1)
+    # Where nothing differs yet, the axis would be a millionth wide and labelled with a power of ten.
+    low, high = axes.get_xlim()
+    axes.set_xlim(min(low, -_SMALLEST_AXIS), max(high, _SMALLEST_AXIS))
+    axes.ticklabel_format(axis="x", style="plain", useOffset=False)
     axes.set_xlabel(f"{TITLES[metric]}: difference from '{plan.baseline}' (line: 95 % over cases; dots: seeds)")
     return png(figure)
 

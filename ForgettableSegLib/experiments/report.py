@@ -16,11 +16,13 @@ from ForgettableSegLib.experiments.results import (
     RunResult,
     VariantSummary,
     class_names,
+    comparison_csv,
     results_csv,
     summarise_runs,
 )
 
-RESULTS_FILE, JSON_FILE, MARKDOWN_FILE, HTML_FILE = "results.csv", "experiment.json", "report.md", "report.html"
+RESULTS_FILE, COMPARISON_FILE, JSON_FILE = "results.csv", "comparison.csv", "experiment.json"
+MARKDOWN_FILE, HTML_FILE = "report.md", "report.html"
 _HOW_TO_READ = (
     "Each value is the mean over the held-out cases, then mean ± standard deviation over the seeds. Differences are "
     "the variant minus the baseline, paired by case after each case was averaged over the seeds: 95 % bootstrap "
@@ -69,12 +71,13 @@ def write_experiment(
         "summary": [summary.to_dict() for summary in summaries],
     }
     write_file(output / RESULTS_FILE, results_csv(runs))
+    write_file(output / COMPARISON_FILE, comparison_csv(summaries))
     write_file(output / JSON_FILE, json.dumps(content, indent=1, allow_nan=False) + "\n")
     for title, image in plots.items():
         write_file(output / names[title], image)
     write_file(output / MARKDOWN_FILE, _markdown(plan, sections, names))
     write_file(output / HTML_FILE, _html(plan, sections, plots))
-    files = [RESULTS_FILE, JSON_FILE, *names.values(), MARKDOWN_FILE, HTML_FILE]
+    files = [RESULTS_FILE, COMPARISON_FILE, JSON_FILE, *names.values(), MARKDOWN_FILE, HTML_FILE]
     return _text(plan, summaries), [output / name for name in files]
 
 
@@ -88,7 +91,7 @@ def _sections(
         f"Every variant was trained for {plan.settings['iterations']} iterations (updates of the weights)"
         + (f" of {', '.join(map(str, batches))} patches" if batches else "")
         + f", with the seeds {', '.join(map(str, plan.seeds))}, on the same split: {cases}. A replay adds a second "
-        "batch to an iteration, and no iteration.",
+        "batch to an iteration, so the number of iterations stays as it is.",
         f"The baseline is '{plan.baseline}'. Computed on {details['device']}.",
         _HOW_TO_READ,
         *plan.notes,

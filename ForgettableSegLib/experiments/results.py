@@ -151,3 +151,17 @@ def results_csv(runs: Sequence[RunResult]) -> str:
     for run in runs:
         writer.writerows([run.regime, run.variant, run.seed, *result.to_dict().values()] for result in run.results)
     return text.getvalue()
+
+
+def comparison_csv(summaries: Sequence[VariantSummary]) -> str:
+    """One line a regime, metric, class and variant: spread over the seeds, and the comparison with the baseline."""
+    text = io.StringIO(newline="")
+    spread, comparison = [each.name for each in fields(Spread)], [each.name for each in fields(PairedComparison)][2:]
+    keys = ("regime", "metric", "name", "variant")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*keys[:2], "class", keys[3], *(f"seeds_{name}" for name in spread), *comparison])
+    for summary in summaries:
+        found = {} if summary.comparison is None else summary.comparison.to_dict()
+        values = [*summary.seeds.to_dict().values(), *(found.get(name) for name in comparison)]
+        writer.writerow([*(getattr(summary, key) for key in keys), *("" if v is None else v for v in values)])
+    return text.getvalue()

@@ -47,7 +47,8 @@ def calibrate(
     """Histograms of difficulty over held-out cases, as a model package holds them.
 
     The estimated channels are counted over the predicted foreground and the audit score over the reference
-    foreground, both dilated by two voxels: every voxel, every class in every slice (mean) and every case (mean).
+    foreground, both dilated by two voxels: every voxel, every class in every slice (mean), every case (mean)
+    and every class of every case (mean).
 
     Args:
         network: the trained network.
@@ -60,7 +61,7 @@ def calibrate(
         on_case: called before every case with cases done and their number; may raise to stop.
 
     Returns:
-        ``calibration.<channel>_<voxel|slice|case>`` to float32 ``[512]``, for the channels confidence,
+        ``calibration.<channel>_<voxel|slice|case|class<index>>`` to float32 ``[512]``, for the channels confidence,
         prototype_ratio and score; what no case showed is left out.
     """
     builder, scorer = HistogramBuilder(), Scorer(prototypes, features)
@@ -120,5 +121,7 @@ def _count(
     builder.add(channel, "voxel", volume[region])
     builder.add(channel, "case", volume[region].mean(dtype=np.float64))
     for each in class_regions(labels, values, axes=axes):
+        mean = volume[each.box][each.region].mean(dtype=np.float64)
+        builder.add(channel, f"class{each.value}", mean)
         present = each.mask.any(axis=(1, 2))
         builder.add(channel, "slice", slice_means(volume[each.box], each.region, slice_axis=0)[present])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
@@ -47,6 +48,12 @@ class HistogramBuilder:
         return {
             f"{_PREFIX}{name}": torch.from_numpy(counts.astype(np.float32)) for name, counts in self._counts.items()
         }
+
+
+Verdict = Literal["usual", "hard", "unlike"]
+CLEARLY_ABOVE = 1.25
+"""Between the hardest good case and noise, other organs and misplaced crops: 33 good crops reach 0.069 and 33 others
+0.048, garbage begins at 0.099 (Testing/Benchmarks/RESULTS.md)."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,26 @@ class Calibration:
         rise = edges[upper] - edges[lower]
         share = (percentile - edges[lower]) / rise if rise > 0 else 1.0
         return float(grid[lower] + min(share, 1.0) * (grid[upper] - grid[lower]))
+
+    def verdict(self, channel: str, level: str, value: float) -> Verdict | None:
+        """What a mean difficulty of a whole case says beside those of the cases held out; None without a histogram.
+
+        Args:
+            channel: of the difficulty.
+            level: "case", or "class<index>" for one class of the case.
+            value: raw mean difficulty.
+
+        Returns:
+            "unlike" where it is clearly above that of every case held out, as garbage is; "hard" above 95 % of them, as
+            one good case in twenty is too; else "usual".
+        """
+        edges = self.edges.get(f"{channel}_{level}")
+        if edges is None:
+            return None
+        largest = self._grid(channel)[np.searchsorted(edges, edges[-1] - 1e-9)]
+        if value > CLEARLY_ABOVE * largest:
+            return "unlike"
+        return "hard" if self.percentile(channel, level, value) > HARD_PERCENTILE else "usual"
 
     def apply_(self, channel: str, values: np.ndarray) -> np.ndarray:
         """Replace a contiguous float32 map by its percentiles at voxel level, in place, and return it."""

@@ -16,7 +16,7 @@ from ForgettableSegLib.cases.preprocessing import prepare
 from ForgettableSegLib.cases.shape import count_pieces
 from ForgettableSegLib.cases.structures import structure_table
 from ForgettableSegLib.cases.task import SegmentClass, Task
-from ForgettableSegLib.inference.difficulty import CONFIDENCE, HARD_PERCENTILE
+from ForgettableSegLib.inference.difficulty import CONFIDENCE
 from ForgettableSegLib.inference.run import LoadedModel, Restored, Watch, compute_segmentation, restore_segmentation
 from ForgettableSegLib.models.regions import LocatorRegion
 
@@ -139,8 +139,8 @@ def unlike_learnt(
     for each in found.task.classes:
         pieces = count_pieces(found.labels == each.value)
         sentences += learnt.surprises(each.name, found.learnt_as[each.name], volumes[each.name], pieces)
-    if review is not None and review["case_difficulty"]["above_95"]:
-        sentences.append(f"It was harder than {HARD_PERCENTILE:.0f} % of the cases that the model was tested on.")
+    if review is not None and review["case_difficulty"]["verdict"] == "unlike":
+        sentences.append("It was far harder for the model than every case that it was tested on.")
     return tuple(sentences)
 
 

@@ -21,7 +21,7 @@ from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 from ForgettableSegLib.inference.difficulty import CONFIDENCE, PROTOTYPE_RATIO, dilate, dilation_axes
 from ForgettableSegLib.inference.located import Found, segment_regions, unlike_learnt
-from ForgettableSegLib.inference.ranking import ReviewInput, review
+from ForgettableSegLib.inference.ranking import ReviewInput, Wanted, review, wanted_instead
 from ForgettableSegLib.inference.run import (
     LoadedModel,
     Progress,
@@ -92,6 +92,7 @@ class Audit:
         scores: T1, T2, T3, T4 (0 to 1 each) and score (their sum, 0 to 4), float32 ``[z, y, x]``.
         geometry: of the image.
         review: content of the review file, over the reference's foreground.
+        wanted: see :func:`~ForgettableSegLib.inference.ranking.wanted_instead`.
         notes: a sentence for everything that was done differently from the plan.
         seconds: wall time by phase.
     """
@@ -99,6 +100,7 @@ class Audit:
     scores: dict[str, np.ndarray]
     geometry: Geometry
     review: dict[str, Any]
+    wanted: list[Wanted]
     notes: tuple[str, ...]
     seconds: dict[str, float]
 
@@ -258,13 +260,21 @@ class Predictor:
         watch.begin("prepare")
         classes = to_class_indices(reference, self.model.task)
         prepared = prepare(image, geometry, self.model.preprocessing, classes, name=name)
-        scores = compute_scores(self.model, prepared, watch)
+        scores, predicted = compute_scores(self.model, prepared, watch)
         watch.begin("restore")
         maps = {name: restore_scalar(values, prepared) for name, values in scores.items()}
         watch.begin("review")
         content = self._review(maps, reference, geometry, prepared.grid, self.model.task, case_id)
         watch.end()
-        return Audit(scores=maps, geometry=geometry, review=content, notes=tuple(watch.notes), seconds=watch.seconds)
+        own = prepared.grid.to_native(predicted, nearest=True)
+        return Audit(
+            scores=maps,
+            geometry=geometry,
+            review=content,
+            wanted=wanted_instead(classes, own, [each.name for each in self.model.task.classes]),
+            notes=tuple(watch.notes),
+            seconds=watch.seconds,
+        )
 
     def _read(self, case: Case) -> tuple[np.ndarray, Geometry]:
         same_grid = self.model.preprocessing.same_grid
@@ -327,6 +337,7 @@ class Predictor:
                 slice_axis=grid.axes[0],
                 in_plane=self.model.preprocessing.spatial_dims == 2,
                 calibration=self.model.calibration,
+                learnt_classes=len(self.model.task.classes),
             )
         )
 

@@ -44,6 +44,7 @@ class ReviewInput:
         slice_axis: array axis (0 is z) along which slices are counted.
         in_plane: the model saw slices only (2D), so regions are dilated within the slice.
         calibration: turns raw difficulty into percentiles.
+        learnt_classes: how many classes the model has learnt; ``classes`` are these, perhaps once a side of the body.
     """
 
     case_id: str
@@ -55,6 +56,7 @@ class ReviewInput:
     slice_axis: int
     in_plane: bool
     calibration: Calibration
+    learnt_classes: int = 0
 
     @property
     def channel(self) -> str:
@@ -78,7 +80,9 @@ def review(source: ReviewInput) -> dict[str, Any]:
     rows.sort(key=lambda row: (-row["difficulty"], row["class"], row["slice"]))
     foreground = np.isin(source.labels, _values(source))
     difficulty = case_mean(source.maps[source.channel], dilate(foreground, axes=axes))
-    percentile = source.calibration.percentile(source.channel, "case", difficulty)
+    classes = [_class_row(source, index, cls, regions.get(cls.value)) for index, cls in enumerate(source.classes)]
+    verdicts = [source.calibration.verdict(source.channel, "case", difficulty), *(row["verdict"] for row in classes)]
+    verdict = next((word for word in ("unlike", "hard", "usual") if word in verdicts), None) if regions else "empty"
     return {
         "schema": SCHEMA,
         "case": source.case_id,
@@ -86,13 +90,47 @@ def review(source: ReviewInput) -> dict[str, Any]:
         "channels": list(source.maps),
         "slice_axis": source.slice_axis,
         "slices": rows,
-        "classes": [_class_row(source, cls, regions.get(cls.value)) for cls in source.classes],
+        "classes": classes,
         "case_difficulty": {
             "difficulty": difficulty,
-            "percentile": percentile,
-            "above_95": percentile > HARD_PERCENTILE,
+            "percentile": source.calibration.percentile(source.channel, "case", difficulty),
+            "verdict": verdict,
         },
     }
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a model would call the voxels of a class instead.
+
+    Args:
+        name: the class as the reference has it.
+        instead: the other class that the model gives most of its voxels, "background" included.
+        share: of the class's voxels, 0 to 1.
+    """
+
+    name: str
+    instead: str
+    share: float
+
+
+def wanted_instead(reference: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> list[Wanted]:
+    """For each class of the reference the other class that the model wants most there, the largest share first.
+
+    Args:
+        reference, predicted: class indices of the same shape.
+        names: of the foreground classes.
+    """
+    found = []
+    for index, name in enumerate(names, start=1):
+        counts = np.bincount(predicted[reference == index].reshape(-1), minlength=len(names) + 1)
+        others = counts.copy()
+        others[index] = 0
+        if others.any():
+            most = int(others.argmax())
+            instead = names[most - 1] if most else "background"
+            found.append(Wanted(name, instead, float(others[most] / counts.sum())))
+    return sorted(found, key=lambda each: -each.share)
 
 
 def hardest_first(reviews: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -157,14 +195,16 @@ def _hot_spots(values: np.ndarray, found: ClassRegion, axis: int) -> np.ndarray:
     return np.insert(np.stack([rows, columns], axis=1), axis, np.arange(len(flat)), axis=1)
 
 
-def _class_row(source: ReviewInput, cls: SegmentClass, found: ClassRegion | None) -> dict[str, Any]:
-    voxels, mean, share = 0, 0.0, 0.0
+def _class_row(source: ReviewInput, index: int, cls: SegmentClass, found: ClassRegion | None) -> dict[str, Any]:
+    voxels, mean, share, verdict = 0, 0.0, 0.0, None
     if found is not None:
         voxels = int(found.mask.sum())
         values = source.maps[source.channel][found.box][found.region]
         mean = float(values.mean(dtype=np.float64))
         hard = source.calibration.value_at(source.channel, "voxel", HARD_PERCENTILE)
         share = float((values > hard).mean())
+        learnt = index % (source.learnt_classes or len(source.classes))
+        verdict = source.calibration.verdict(source.channel, f"class{learnt + 1}", mean)
     return {
         "name": cls.name,
         "value": cls.value,
@@ -172,4 +212,5 @@ def _class_row(source: ReviewInput, cls: SegmentClass, found: ClassRegion | None
         "volume_ml": voxels * source.geometry.voxel_volume / 1000,
         "mean_difficulty": mean,
         "share_above_95": share,
+        "verdict": verdict,
     }

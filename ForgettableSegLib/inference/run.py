@@ -163,13 +163,15 @@ def compute_segmentation(
 
 
 @torch.inference_mode()
-def compute_scores(model: LoadedModel, prepared: Prepared, watch: Watch) -> dict[str, np.ndarray]:
-    """T1 to T4 and their sum against the prepared label, float32 ``[S, H, W]`` each."""
+def compute_scores(model: LoadedModel, prepared: Prepared, watch: Watch) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """T1 to T4 and their sum against the prepared label, float32 ``[S, H, W]`` each, and the model's own classes."""
+    predicted = np.empty(prepared.grid.shape, dtype=np.uint8)
     maps = {name: np.empty(prepared.grid.shape, dtype=np.float32) for name in TERMS}
     for where, output in _outputs(model, prepared, watch, scored=True):
         labels = torch.from_numpy(prepared.label[where]).to(output.device)
         _store(maps, where, model.scorer.audit(output, labels))
-    return maps
+        predicted[where] = model.scorer.logits(output).argmax(0).cpu()
+    return maps, predicted
 
 
 @dataclass

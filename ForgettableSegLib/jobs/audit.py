@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ForgettableSegLib.jobs.casewise import CaseJob, CaseOutcome, Progress, Rows
 from ForgettableSegLib.jobs.job import JobContext, JobResult
@@ -10,8 +10,10 @@ from ForgettableSegLib.jobs.requests import AuditRequest
 
 if TYPE_CHECKING:
     from ForgettableSegLib.cases.case import Case
-    from ForgettableSegLib.inference.predictor import Predictor
+    from ForgettableSegLib.inference.predictor import Audit, Predictor
 
+MOST = 0.5
+"""A class that the model calls otherwise in more than this share of its voxels is labelled doubtfully."""
 KINDS = ("T1", "T2", "T3", "T4", "score", "review")
 
 
@@ -42,10 +44,32 @@ def _audit(predictor: Predictor, case: Case, progress: Progress) -> CaseOutcome:
         review=found.review,
         notes=found.notes,
         seconds=found.seconds,
-        cells=found.review["case_difficulty"],
+        cells=_cells(found),
     )
 
 
+def _cells(found: Audit) -> dict[str, Any]:
+    """The case's row: how hard it is, whether its labels are doubtful, and what the model wants instead."""
+    whole = found.review["case_difficulty"]
+    cells = {
+        "difficulty": round(whole["difficulty"], 4),
+        "percentile": round(whole["percentile"], 1),
+        "verdict": whole["verdict"] or "",
+    }
+    worst = found.wanted[0] if found.wanted else None
+    doubtful = whole["verdict"] in ("hard", "unlike") or (worst is not None and worst.share > MOST)
+    cells["labels"] = "doubtful" if doubtful else "not doubtful"
+    if worst is not None:
+        cells |= {"class": worst.name, "wanted": worst.instead, "share": round(worst.share, 3)}
+    return cells
+
+
 def _hardest_first(rows: Rows) -> list[str]:
-    ordered = sorted(rows, key=lambda row: -row["difficulty"])
-    return [f"{row['case']}: score {row['difficulty']:.3f}, percentile {row['percentile']:.0f}" for row in ordered]
+    """A line a case: doubtful or not, and which class is wanted instead of which."""
+    lines = []
+    for row in sorted(rows, key=lambda row: -row["difficulty"]):
+        line = f"{row['case']}: {row['labels']} (score {row['difficulty']:.3f}, percentile {row['percentile']:.0f})"
+        if row.get("wanted"):
+            line += f"; {row['class']}: the model wants {row['wanted']} in {100 * row['share']:.0f} % of its voxels"
+        lines.append(line)
+    return lines

@@ -5,8 +5,10 @@ It calls the jobs `segment` and `finetune` as a user would, with their own reque
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import json
+import shutil
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -30,6 +32,9 @@ The seed decides the split: slab 4 is kept out and slab 5 chooses the model, wit
 
 ROUGH = {"iterations": 10, "validate_every": 10}
 """Length of the first training, which makes a rough model of tissue out of one that knows none."""
+
+ROUGH_HEADING = "First training: a rough model of brain tissue out of the one for the hippocampus."
+FINE_HEADING = "Second training: the rough model is fine-tuned, with hard samples replayed."
 
 FINE = {"minutes": 1.0}
 """Length of the second, whose gain is shown."""
@@ -106,12 +111,31 @@ def _finetune_tissue(folder: Path, device: str, context: JobContext) -> dict[str
         "name": "brain tissue",
     }
     model = MODEL
-    for step, length in (("rough", ROUGH), ("fine", FINE)):
+    for step, length, heading in (("rough", ROUGH, ROUGH_HEADING), ("fine", FINE, FINE_HEADING)):
+        context.log(heading)
         settings = {**TISSUE_SETTINGS, **length, "device": device}
         arguments |= {"model": model, "run": str(_unused(folder / step)), "settings": settings}
         trained = finetune.run(make_request("finetune", arguments), context)
         model = trained.result["model"]
-    return {"run": arguments["run"], "model": model, **trained.result["held_out"]}
+        # A finished run is not taken up again, and its state is several times as large as its model.
+        shutil.rmtree(Path(arguments["run"]) / "checkpoint", ignore_errors=True)
+    picture = _tissue_picture(folder, arguments, model, device, context)
+    return {"run": arguments["run"], "model": model, "picture": picture, **trained.result["held_out"]}
+
+
+def _tissue_picture(
+    folder: Path, trained: Mapping[str, Any], model: str, device: str, context: JobContext
+) -> str | None:
+    """Segment a slab that was kept out with the new model, and draw it; None without matplotlib."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return None
+    split = json.loads((Path(trained["run"]) / "split.json").read_text(encoding="utf-8"))
+    kept_out = (split["test"] or split["validation"])[0]
+    (case,) = ({"id": each["id"], "images": each["images"]} for each in trained["cases"] if each["id"] == kept_out)
+    arguments = {"model": model, "cases": [case], "output": str(folder / "segmented"), "device": device}
+    done = segment.run(make_request("segment", {**arguments, "heatmap": False, "preview": True}), context)
+    picture = folder / "segmented" / kept_out / f"{kept_out}_preview.png"
+    return str(picture) if done.exit_code == EXIT_DONE else None
 
 
 def _unused(folder: Path) -> Path:
@@ -122,6 +146,7 @@ def _unused(folder: Path) -> Path:
 
 def _as_text(result: Mapping[str, Any]) -> str:
     """What was found and where it lies, for a person."""
+    picture = result["held_out"].get("picture")
     lines = ["Volumes of the hippocampi in the MNI152 template, as the model sees them:"]
     for case, volumes in result["volumes_ml"].items():
         parts = ", ".join(f"{name} {volume:.2f} ml" for name, volume in volumes.items())
@@ -136,6 +161,7 @@ def _as_text(result: Mapping[str, Any]) -> str:
         f"  {result['overview']['prototype_ratio']}  atypicality (percentile)",
         f"  {Path(result['output']) / 'hippocampi'}  each crop with its review, and volumes of all in summary.csv",
         f"  {result['held_out']['run']}  the last training run; model/ in it is the new model",
+        *([f"  {picture}  grey and white matter of a slab that was kept out"] if picture else []),
         f"  {Path(result['output']) / 'demo.json'}  these numbers",
     ]
     return "\n".join(lines)

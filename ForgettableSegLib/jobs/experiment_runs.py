@@ -6,6 +6,7 @@ import csv
 import hashlib
 import json
 import math
+import re
 import shutil
 import zlib
 from collections.abc import Iterable, Mapping
@@ -114,8 +115,11 @@ class Study:
         files = [[case.case_id, *_sizes(case.files)] for case in self.cases]
         regime = [planned.regime.training_cases, planned.regime.corrupted_labels]
         decisive = [settings, regime, self.split.to_dict(), files, self.task.to_dict()]
-        digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
-        return RunFolder(self.output / "runs" / digest[:16])
+        digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+        runs = self.output / "runs"
+        # Another plan may have made the same run under another name.
+        made = [path for path in sorted(runs.glob(f"*{digest}")) if path.is_dir()]
+        return RunFolder(made[0] if made else runs / f"{_slug(planned.variant.name)}-seed{planned.seed}-{digest}")
 
     def execute(self, planned: PlannedRun, folder: RunFolder, context: JobContext, *, index: int, of: int) -> None:
         """Train, judge and keep the result.
@@ -272,6 +276,11 @@ class RunListener(JobContext):
     def is_cancelled(self) -> bool:
         """Whether the experiment is to stop."""
         return self._context.is_cancelled
+
+
+def _slug(name: str) -> str:
+    """The beginning of a name as every file system and a model's name take it."""
+    return re.sub(r"[^A-Za-z0-9]+", "_", name)[:24].strip("_") or "variant"
 
 
 def _sizes(files: Iterable[Path]) -> list[list[Any]]:

@@ -1,7 +1,8 @@
-"""The job `figures`: errors and class activation on held-out cases of a finished run, and how its bank changed."""
+"""The job `figures`: curves of a run, errors and class activation on held-out cases, and its bank over time."""
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,14 @@ if TYPE_CHECKING:
     from ForgettableSegLib.models.package import ModelPackage
     from ForgettableSegLib.training.config import RunConfig
 
-CASES_FILE, BANK_FILE, HISTORY_FILE = "errors_and_activation.png", "bank_samples.png", "bank_history.png"
+CURVES_FILE, CASES_FILE = "loss_and_dice.png", "errors_and_activation.png"
+BANK_FILE, HISTORY_FILE = "bank_samples.png", "bank_history.png"
+_WHAT = {
+    CURVES_FILE: "loss and Dice over the training",
+    CASES_FILE: "errors and class activation, the worst cases first",
+    BANK_FILE: "samples in the bank",
+    HISTORY_FILE: "classes and sizes in the bank",
+}
 SNAPSHOTS, THUMBNAILS = 5, 8
 # Grad-CAM keeps all activations: larger inputs are left out.
 _MAX_VOXELS = 2**20
@@ -48,7 +56,8 @@ def run(request: FiguresRequest, context: JobContext) -> JobResult:
         raise ForgettableSegError(ErrorCode.MODEL_MISSING, message, hint="Resume it first.")
     package = ModelPackage.read(folder / "model")
     output = open_output(request.output, config.cases, context)
-    pictures = {CASES_FILE: _cases(config, package, resolve_device(request.device), request.cases, context)}
+    pictures = {CURVES_FILE: _curves(folder)}
+    pictures[CASES_FILE] = _cases(config, package, resolve_device(request.device), request.cases, context)
     pictures |= _bank(folder, config, context)
     written = []
     for name, picture in pictures.items():
@@ -58,7 +67,20 @@ def run(request: FiguresRequest, context: JobContext) -> JobResult:
             written.append(str(output / name))
     if not written:
         raise ForgettableSegError(ErrorCode.CASE_INVALID, "None of the cases of the run could be drawn.")
-    return JobResult(context.exit_code(), {"output": str(output), "figures": written}, "\n".join(written))
+    lines = [f"{path}  {_WHAT[Path(path).name]}" for path in written]
+    return JobResult(context.exit_code(), {"output": str(output), "figures": written}, "\n".join(lines))
+
+
+def _curves(folder: Path) -> bytes | None:
+    """Loss and Dice of the training; nothing where its history was taken away."""
+    from ForgettableSegLib.evaluation.figures import draw_curves
+
+    path = folder / "history.csv"
+    if not path.is_file():
+        return None
+    with path.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    return draw_curves(rows) if rows else None
 
 
 def _prepare(config: RunConfig, cases: list[Case], context: JobContext) -> list[PreparedCase]:

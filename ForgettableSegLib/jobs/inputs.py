@@ -63,7 +63,11 @@ def require_task(task: Task | None, source: object) -> Task:
     """
     if task is None:
         message = f"{source} does not say what its label values mean."
-        hint = "Give a task: modality, channels, and name and value of every class."
+        hint = (
+            "Write a task into a file and give it with --task, a class for each of your label values: "
+            '{"name": "abdomen", "modality": "MR", "channels": ["T2"], '
+            '"classes": [{"name": "liver", "value": 1}, {"name": "spleen", "value": 2}]}'
+        )
         raise ForgettableSegError(ErrorCode.TASK_INVALID, message, hint=hint)
     return task
 

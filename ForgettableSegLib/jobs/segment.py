@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ForgettableSegLib.jobs.arguments import DICOM_SEG
 from ForgettableSegLib.jobs.casewise import CaseJob, CaseOutcome, Progress, Rows
@@ -20,6 +19,14 @@ if TYPE_CHECKING:
 
 KINDS = ("segmentation", "confidence", "prototype_ratio", "probabilities", "review", "preview", "task")
 _ML = " ml"
+_DIGITS = {"difficulty": 4, "percentile": 1}
+VERDICTS = {
+    "empty": "nothing was found",
+    "usual": "as usual",
+    "hard": "harder than usual: look at it with care",
+    "unlike": "unlike anything that the model has learnt: do not trust it",
+}
+"""What a person reads for the verdict on a case."""
 
 
 def run(request: SegmentRequest, context: JobContext) -> JobResult:
@@ -71,8 +78,9 @@ def _segment(predictor: Predictor, case: Case, request: SegmentRequest, progress
     others["task"] = (".json", partial(_write_task, task=found.task))
     if found.probabilities is not None:
         volumes["probabilities"] = found.probabilities
-    whole = (found.review or {}).get("case_difficulty", {})
-    difficulty = {name: whole.get(name) for name in ("difficulty", "percentile", "above_95")}
+    whole = dict((found.review or {}).get("case_difficulty", {}))
+    whole |= {name: round(whole[name], digits) for name, digits in _DIGITS.items() if name in whole}
+    difficulty = {name: whole.get(name) for name in ("difficulty", "percentile", "verdict")}
     volumes_ml = {f"{name}{_ML}": round(volume, 4) for name, volume in found.volumes_ml.items()}
     return CaseOutcome(
         volumes=volumes,
@@ -125,12 +133,10 @@ def _case_table(rows: Rows) -> list[str]:
     names = list(dict.fromkeys(name for row in rows for name in row if name.endswith(_ML)))
     if not names:
         return []
-    table = [["case", *names, "difficulty"]]
+    table = [["case", *names, "verdict"]]
     for row in rows:
-        table.append([row["case"], *(millilitres(row[name]) if name in row else "" for name in names), _verdict(row)])
+        cells = (millilitres(row[name]) if name in row else "" for name in names)
+        verdict = "unlike" if row.get("unlike") else row.get("verdict")
+        table.append([row["case"], *cells, VERDICTS.get(verdict, "")])
     widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
-
-
-def _verdict(row: Mapping[str, Any]) -> str:
-    return "" if row.get("percentile") is None else f"percentile {row['percentile']:.0f}"

@@ -33,7 +33,7 @@ REVIEW = {
         {"name": n, "value": v, "voxels": 10, "volume_ml": v / 2, "mean_difficulty": 0.5, "share_above_95": 0.1}
         for n, v in (("ball", 1), ("shell", 2))
     ],
-    "case_difficulty": {"difficulty": 2.0, "percentile": 96.0, "above_95": True},
+    "case_difficulty": {"difficulty": 2.0, "percentile": 96.0, "verdict": "hard"},
 }  # fmt: skip
 
 

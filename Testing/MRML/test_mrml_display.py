@@ -63,7 +63,7 @@ REVIEW = {
         },
         {"name": "spleen", "value": 2, "voxels": 0, "volume_ml": 0.0, "mean_difficulty": 0.0, "share_above_95": 0.0},
     ],
-    "case_difficulty": {"difficulty": 0.4, "percentile": 80.0, "above_95": False},
+    "case_difficulty": {"difficulty": 0.4, "percentile": 80.0, "verdict": "usual"},
 }
 
 

@@ -16,7 +16,7 @@ from ForgettableSegLib.evaluation.metrics import ClassResult
 from ForgettableSegLib.experiments.plans import ExperimentPlan, Variant
 from ForgettableSegLib.experiments.plots import experiment_plots, smooth
 from ForgettableSegLib.experiments.report import write_experiment
-from ForgettableSegLib.experiments.results import RunResult, over_seeds, results_csv, summarise_runs
+from ForgettableSegLib.experiments.results import RunResult, comparison_csv, over_seeds, results_csv, summarise_runs
 
 CASES, SEEDS = 20, 3
 PLAN = ExperimentPlan(
@@ -165,3 +165,14 @@ def test_curves_are_smoothed_by_parts() -> None:
     steps, values = smooth([0, 2, 4, 6], points=2)
     assert (steps, values) == ([1, 3], [1, 5])
     assert smooth([1.0], points=5) == ([0.5], [1.0])
+
+
+def test_the_comparison_is_a_table_too(runs: list[RunResult]) -> None:
+    rows = list(csv.DictReader(io.StringIO(comparison_csv(summarise_runs(PLAN, runs)))))
+    assert len(rows) == 2 * 2 * 3
+    (better,) = (r for r in rows if (r["variant"], r["metric"], r["class"]) == ("better | so", "dice", "mean"))
+    (plain,) = (r for r in rows if (r["variant"], r["metric"], r["class"]) == ("plain", "dice", "mean"))
+    assert float(better["second"]) - float(better["first"]) == pytest.approx(float(better["difference"]))
+    assert float(better["low"]) < float(better["difference"]) < float(better["high"])
+    assert float(better["seeds_mean"]) > float(plain["seeds_mean"])
+    assert plain["difference"] == plain["low"] == ""

@@ -191,7 +191,7 @@ REVIEW = {
         {"slice": 9, "class": "b", "difficulty": 1.0, "percentile": 50.0, "position_lps": [0, 0, 0], "area_mm2": 5.0},
     ],
     "classes": [{"name": "a", "value": 1, "volume_ml": 1.234, "mean_difficulty": 0.5, "share_above_95": 0.12}],
-    "case_difficulty": {"difficulty": 1.0, "percentile": 97.0, "above_95": True},
+    "case_difficulty": {"difficulty": 1.0, "percentile": 97.0, "verdict": "hard"},
 }  # fmt: skip
 
 

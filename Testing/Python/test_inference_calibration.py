@@ -69,7 +69,7 @@ def test_counts_are_those_of_the_dilated_foreground(case: Prepared) -> None:
     assert set(tensors) == {
         f"calibration.{channel}_{level}"
         for channel in ("confidence", "prototype_ratio", "score")
-        for level in ("voxel", "slice", "case")
+        for level in ("voxel", "slice", "case", "class1")
     }
     inside, ring = 15, 7 * 9 - 15
     assert histograms(tensors, "confidence_voxel") == {

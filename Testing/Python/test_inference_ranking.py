@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from ForgettableSegLib.cases.geometry import Geometry
 from ForgettableSegLib.cases.task import SegmentClass
 from ForgettableSegLib.inference.difficulty import Calibration, HistogramBuilder
-from ForgettableSegLib.inference.ranking import ReviewInput, hardest_first, review, slices_csv
+from ForgettableSegLib.inference.ranking import ReviewInput, Wanted, hardest_first, review, slices_csv, wanted_instead
 
 CLASSES = (SegmentClass(name="front", value=4), SegmentClass(name="back", value=9), SegmentClass(name="none", value=2))
 COS, SIN = np.cos(0.3), np.sin(0.3)
@@ -108,7 +110,7 @@ def test_the_case_is_the_mean_over_all_foreground(source: ReviewInput) -> None:
     case = review(source)["case_difficulty"]
     assert case["difficulty"] == pytest.approx((9 * 0.9 + 20 * 0.2) / (4 * 72), rel=1e-5)
     assert case["percentile"] == 100
-    assert case["above_95"] is True
+    assert case["verdict"] == "unlike"
 
 
 def test_a_case_without_foreground_ranks_its_whole_slices(source: ReviewInput) -> None:
@@ -142,3 +144,36 @@ def test_content_is_plain_json_and_csv_keeps_the_order(source: ReviewInput) -> N
     rows = list(csv.DictReader(slices_csv([first, second]).splitlines()))
     assert [float(row["difficulty"]) for row in rows] == [row["difficulty"] for row in table]
     assert [float(rows[1][axis]) for axis in "xyz"] == pytest.approx(first["slices"][0]["position_lps"])
+
+
+def test_a_case_is_judged_beside_whole_cases_that_were_held_out() -> None:
+    """33 good cases, one of them hard: a twentieth of good cases is hard, and only what is far above all is unlike."""
+    held_out = np.append(np.linspace(0.036, 0.048, 32), 0.069)
+    builder = HistogramBuilder()
+    builder.add("confidence", "case", held_out)
+    builder.add("confidence", "class2", held_out / 2)
+    calibration = Calibration.from_tensors(builder.tensors())
+    verdicts = [calibration.verdict("confidence", "case", value) for value in held_out]
+    assert verdicts.count("hard") <= 2
+    assert set(verdicts) == {"usual", "hard"}
+    assert {calibration.verdict("confidence", "case", value) for value in (0.099, 0.12, 0.9)} == {"unlike"}
+    assert calibration.verdict("confidence", "class2", 0.069) == "unlike"
+    assert calibration.verdict("confidence", "class1", 0.069) is None, "an older model has no histogram of classes"
+
+
+def test_one_odd_class_makes_the_case_odd(source: ReviewInput) -> None:
+    counts = {f"calibration.confidence_{level}": torch.zeros(512) for level in ("voxel", "slice", "case", "class1")}
+    for histogram in counts.values():
+        histogram[500] = 1
+    counts["calibration.confidence_class1"] = torch.eye(512)[2]
+    content = review(replace(source, calibration=Calibration.from_tensors(counts)))
+    assert [row["verdict"] for row in content["classes"]] == ["unlike", None, None]
+    assert content["case_difficulty"]["verdict"] == "unlike"
+
+
+def test_the_class_that_a_model_wants_instead_is_named() -> None:
+    reference = np.array([1] * 10 + [2] * 10 + [0] * 5)
+    predicted = np.array([1] * 4 + [2] * 5 + [0] + [2] * 8 + [0] * 2 + [1] * 5)
+    found = wanted_instead(reference, predicted, ["liver", "spleen"])
+    assert found == [Wanted("liver", "spleen", 0.5), Wanted("spleen", "background", 0.2)]
+    assert wanted_instead(reference, reference, ["liver", "spleen"]) == []

@@ -13,7 +13,7 @@ from job_inputs import artifacts, run, training_arguments
 from training_cases import Listener
 
 from ForgettableSegLib.evaluation.figures import class_activation, error_map, evenly
-from ForgettableSegLib.jobs.figures import BANK_FILE, CASES_FILE, HISTORY_FILE
+from ForgettableSegLib.jobs.figures import BANK_FILE, CASES_FILE, CURVES_FILE, HISTORY_FILE
 from ForgettableSegLib.network.build import build_network
 from ForgettableSegLib.training.recorder import BANK_HISTORY, Recorder, read_bank_history
 
@@ -85,7 +85,7 @@ def test_a_resumed_run_tells_the_banks_history_once(tmp_path: Path) -> None:
 def test_the_figures_of_a_run_are_drawn(trained: Path, tmp_path: Path) -> None:
     result, events = run("figures", run=str(trained), output=str(tmp_path), cases=1, device="cpu")
     assert result.exit_code == 0, events[-1]
-    assert {path.name for path in tmp_path.glob("*.png")} == {CASES_FILE, BANK_FILE, HISTORY_FILE}
+    assert {path.name for path in tmp_path.glob("*.png")} == {CURVES_FILE, CASES_FILE, BANK_FILE, HISTORY_FILE}
     assert artifacts(events)["report"].is_file()
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in tmp_path.glob("*.png"))
 

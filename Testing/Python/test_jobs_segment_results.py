@@ -57,7 +57,7 @@ def test_each_case_is_told_of_with_its_volumes(model: str, tmp_path: Path) -> No
     _, events = segment(model, tmp_path / "out", cases=cases)
     lines = events[-1]["text"].splitlines()
     assert lines[0].startswith("case")
-    assert all(name in lines[0] for name in ("liver ml", "spleen ml", "difficulty"))
+    assert all(name in lines[0] for name in ("liver ml", "spleen ml", "verdict"))
     rows = list(csv.DictReader((tmp_path / "out" / "summary.csv").open(encoding="utf-8")))
     for line, row in zip(lines[1:3], rows, strict=True):
         cells = line.split()

@@ -37,9 +37,13 @@ def classRows(classes: Iterable[ClassSummary]) -> list[list[str]]:
 def caseRows(reviews: Sequence[tuple[str, Review]]) -> list[list[str | float]]:
     """Return the rows of the table of cases from (name, review), hardest first."""
     ordered = sorted(reviews, key=lambda each: -(each[1].percentile or 0.0))
-    return [
-        [name, round(review.percentile or 0.0, 1), _("yes") if review.above95 else _("no")] for name, review in ordered
-    ]
+    words = {
+        "empty": _("nothing found"),
+        "usual": _("as usual"),
+        "hard": _("harder than usual"),
+        "unlike": _("unlike the training"),
+    }
+    return [[name, round(review.percentile or 0.0, 1), words.get(review.verdict, "-")] for name, review in ordered]
 
 
 def caseSentence(review: Review | None) -> str:
@@ -49,7 +53,9 @@ def caseSentence(review: Review | None) -> str:
     if review.percentile is None:
         return ""
     text = _("This case is harder than {percentile:.0f} % of the training cases.").format(percentile=review.percentile)
-    return f"{text} {_('Look at it with care.')}" if review.above95 else text
+    if review.verdict == "unlike":
+        return _("This case is unlike anything that was held out of the training. Do not trust its segmentation.")
+    return f"{text} {_('Look at it with care.')}" if review.verdict == "hard" else text
 
 
 def slicesAsCsv(review: Review) -> str:
