@@ -202,7 +202,7 @@ def test_the_hardest_slices_of_a_review() -> None:
     assert review.slices[0].position == (-1.0, 2.0, 3.0)
     assert review_model.classRows(review.classes) == [["a", "1.23", "0.50", "12 %"]]
     assert review_model.caseSentence(review).startswith("This case is harder than 97 % of the training cases.")
-    assert review_model.caseRows([("x", review)]) == [["x", 97.0, "yes"]]
+    assert review_model.caseRows([("x", review)]) == [["x", 97.0, "harder than usual"]]
     assert len(review_model.slicesAsCsv(review).splitlines()) == 3
 
 
