@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import vtk
 from ForgettableSegMRML.heatmaps import styleHeatmap
-from ForgettableSegMRML.rendering import renderSlices
+from ForgettableSegMRML.rendering import _key, renderSlices
 from ForgettableSegMRML.segmentations import loadLabelMap
 from ForgettableSegMRML.thumbnails import ThumbnailMaker
 from ForgettableSegMRML.volumes import readVolume
@@ -122,6 +122,19 @@ def test_the_heatmap_is_seen_only_from_its_threshold_on(scene, scene_of_a_cube, 
     assert left > 500
     heatmap.GetScalarVolumeDisplayNode().SetThreshold(40, 100)
     assert colored()[0] > 500
+
+
+def test_the_colour_bar_spans_the_window_of_the_heatmap(scene, scene_of_a_cube, make_file) -> None:
+    heatmap = readVolume(scene, make_file(np.zeros((10, 50, 40), np.float32), "plain", "heat.nrrd"), "heat")
+    styleHeatmap(heatmap, threshold=80)
+    whole = _key(None, heatmap, "")
+    assert whole.heatRange == (0, 100)
+    assert [color == (0, 0, 0) for color in whole.heatColors] == [True] * 80 + [False] * 21
+    heatmap.GetDisplayNode().SetWindowLevelMinMax(80, 100)
+    shown = _key(None, heatmap, "")
+    assert shown.heatRange == (80, 100)
+    assert len(set(shown.heatColors)) > 80, "all colours of the map"
+    assert shown.heatColors[-1] == whole.heatColors[-1]
 
 
 def test_the_key_names_what_is_shown(scene_of_a_cube, tmp_path: Path) -> None:

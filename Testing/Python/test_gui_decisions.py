@@ -203,6 +203,8 @@ def test_the_hardest_slices_of_a_review() -> None:
     assert review_model.classRows(review.classes) == [["a", "1.23", "0.50", "12 %"]]
     assert review_model.caseSentence(review).startswith("This case is harder than 97 % of the training cases.")
     assert review_model.caseRows([("x", review)]) == [["x", 97.0, "harder than usual"]]
+    garbage = {**REVIEW, "case_difficulty": {"difficulty": 2.0, "percentile": 100.0, "verdict": "unlike"}}
+    assert "Do not trust" in review_model.caseSentence(reviews.reviewFromDict(garbage))
     assert len(review_model.slicesAsCsv(review).splitlines()) == 3
 
 

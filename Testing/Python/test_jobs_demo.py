@@ -65,10 +65,14 @@ def test_the_demonstration_segments_fine_tunes_and_says_where_all_lies(
         assert set(done.result["held_out"][part]) == {"mean", "grey matter", "white matter"}
     assert (Path(done.result["held_out"]["model"]) / "model.json").is_file()
     lying = [line.split()[0] for line in done.text.partition("Where it lies:\n")[2].splitlines()]
-    assert len(lying) == 6
+    assert len(lying) == 7
     assert [path for path in lying if not Path(path).exists()] == []
     banks = [event for event in events if event["event"] == "metric" and event["name"] == "bank"]
     assert banks, "mining was off"
+    said = [event["text"] for event in events if event["event"] == "log"]
+    assert said.index(demo.ROUGH_HEADING) < said.index(demo.FINE_HEADING)
+    assert Path(done.result["held_out"]["picture"]).name.endswith("_preview.png")
+    assert not list((tmp_path / "out").rglob("checkpoint"))
 
 
 @pytest.mark.usefixtures("untrained_model")
