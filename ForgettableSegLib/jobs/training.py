@@ -43,12 +43,15 @@ def train(request: TrainRequest, context: JobContext) -> JobResult:
         ForgettableSegError: with a sentence for the user.
         Cancelled: the run can be resumed.
     """
+    from ForgettableSegLib.training.settings import TrainingSettings, check_names
+
+    check_names(request.settings)  # a slip of the finger is told before torch is loaded
+
     from ForgettableSegLib.cases.split import split_cases
     from ForgettableSegLib.models.card import NAME
     from ForgettableSegLib.training.config import refuse_used
     from ForgettableSegLib.training.distributed import process_group
     from ForgettableSegLib.training.run import run_training
-    from ForgettableSegLib.training.settings import TrainingSettings
     from ForgettableSegLib.training.synthetic_cases import as_label_maps, with_synthetic_images
 
     started = time.monotonic()

@@ -275,17 +275,27 @@ class TrainingSettings:
         Raises:
             ForgettableSegError: SETTING_INVALID for an unknown name, a wrong type or a value out of range.
         """
+        check_names(values)
         fields = {field.name: field for field in dataclasses.fields(cls)}
-        if unknown := sorted(set(values) - set(fields)):
-            msg = f"There is no training setting named '{unknown[0]}'."
-            (near,) = difflib.get_close_matches(str(unknown[0]), fields, n=1, cutoff=0)
-            hint = f"Did you mean '{near}'? Documentation/settings.md tells of all of them."
-            raise ForgettableSegError(ErrorCode.SETTING_INVALID, msg, hint=hint)
         converted = {name: _convert(name, fields[name].type, value) for name, value in values.items()}
         preset = converted.get("preset", "recommended")
         if preset not in PRESETS:
             _refuse("preset", preset, f"one of {', '.join(PRESETS)}")
         return cls(**{**PRESETS[preset], **converted})
+
+
+def check_names(values: Mapping[str, Any]) -> None:
+    """Refuse what is no setting, before anything else is looked at.
+
+    Raises:
+        ForgettableSegError: SETTING_INVALID, with the nearest name that there is.
+    """
+    known = [field.name for field in dataclasses.fields(TrainingSettings)]
+    if unknown := sorted(set(values) - set(known)):
+        msg = f"There is no training setting named '{unknown[0]}'."
+        (near,) = difflib.get_close_matches(str(unknown[0]), known, n=1, cutoff=0)
+        hint = f"Did you mean '{near}'? Documentation/settings.md tells of all of them."
+        raise ForgettableSegError(ErrorCode.SETTING_INVALID, msg, hint=hint)
 
 
 PRESETS: dict[str, dict[str, Any]] = {

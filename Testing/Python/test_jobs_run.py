@@ -237,11 +237,6 @@ def test_an_audit_writes_the_four_terms_and_their_sum(trained, tmp_path: Path) -
     assert np.allclose(maps["score"], maps["T1"] + maps["T2"] + maps["T3"] + maps["T4"], atol=1e-4)
     review = json.loads(found["review"].read_text())
     assert review["channels"] == ["T1", "T2", "T3", "T4", "score"]
-    (row,) = (each for each in json.loads((tmp_path / "out" / "summary.json").read_text())["cases"] if "labels" in each)
-    line = result.text.splitlines()[0]
-    assert line.startswith(f"{cases[0]['id']}: {row['labels']} (score ")
-    assert row["labels"] in ("doubtful", "not doubtful")
-    assert "wanted" not in row or f"the model wants {row['wanted']} in " in line
 
 
 def test_label_maps_equal_to_their_references_are_perfect(tmp_path: Path) -> None:

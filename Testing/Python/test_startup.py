@@ -47,3 +47,9 @@ def test_a_warm_worker_has_what_the_first_job_needs_and_nothing_unasked() -> Non
     loaded = imported_by("\n".join(f"import ForgettableSegLib.{name}" for name in _WARM_MODULES))
     assert {"torch", "SimpleITK", "ForgettableSegLib.inference.predictor"} <= loaded
     assert loaded & UNASKED == set()
+
+
+def test_a_mistyped_setting_is_told_before_torch_is_loaded(tmp_path: Path) -> None:
+    arguments = ["train", str(tmp_path), "--run", str(tmp_path / "run"), "--set", "foo=1"]
+    loaded = imported_by(f"from ForgettableSegLib.cli import main\nassert main({arguments!r}) == 2")
+    assert loaded & (HEAVY | UNASKED) == set()
