@@ -53,6 +53,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/inference/difficulty.py
   ForgettableSegLib/inference/located.py
   ForgettableSegLib/inference/locator.py
+  ForgettableSegLib/inference/outcome.py
   ForgettableSegLib/inference/predictor.py
   ForgettableSegLib/inference/ranking.py
   ForgettableSegLib/inference/run.py

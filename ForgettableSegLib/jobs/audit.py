@@ -10,7 +10,8 @@ from ForgettableSegLib.jobs.requests import AuditRequest
 
 if TYPE_CHECKING:
     from ForgettableSegLib.cases.case import Case
-    from ForgettableSegLib.inference.predictor import Audit, Predictor
+    from ForgettableSegLib.inference.outcome import Audit
+    from ForgettableSegLib.inference.predictor import Predictor
 
 MOST = 0.5
 """A class that the model calls otherwise in more than this share of its voxels is labelled doubtfully."""

@@ -15,7 +15,8 @@ from ForgettableSegLib.jobs.requests import SegmentRequest
 if TYPE_CHECKING:
     from ForgettableSegLib.cases.case import Case
     from ForgettableSegLib.cases.task import Task
-    from ForgettableSegLib.inference.predictor import Predictor, Region, Segmentation
+    from ForgettableSegLib.inference.outcome import Segmentation
+    from ForgettableSegLib.inference.predictor import Predictor, Region
 
 KINDS = ("segmentation", "confidence", "prototype_ratio", "probabilities", "review", "preview", "task")
 _ML = " ml"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ForgettableSegLib.inference.predictor import Audit
+from ForgettableSegLib.inference.outcome import Audit
 from ForgettableSegLib.inference.ranking import Wanted
 from ForgettableSegLib.jobs.audit import _cells, _hardest_first
 
