@@ -88,13 +88,7 @@ class Trainer:
             rank=group.rank,
             world_size=group.world_size,
         )
-        self.augmentation = Augmentation(
-            intensity=settings.augmentation,
-            spatial=settings.spatial_augmentation,
-            strong=settings.strong_augmentation,
-            mirror_axes=network.mirror_axes,
-            context_slices=reader.context_slices,
-        )
+        self.augmentation = _augmentation(settings, network, reader)
         self.synthesis = None if reader.recipe is None else ImageSynthesis(reader.recipe, reader.context_slices)
         self.use_features = settings.score_features == "penultimate" and settings.pbs
         if self.use_features and not network.feature_size:
@@ -355,3 +349,13 @@ class Trainer:
         torch.set_rng_state(state["random"])
         if state["random_cuda"] and torch.cuda.device_count() == len(state["random_cuda"]):
             torch.cuda.set_rng_state_all(state["random_cuda"])
+
+
+def _augmentation(settings: TrainingSettings, network: nn.Module, reader: PatchReader) -> Augmentation:
+    return Augmentation(
+        intensity=settings.augmentation,
+        spatial=settings.spatial_augmentation,
+        strong=settings.strong_augmentation,
+        mirror_axes=network.mirror_axes,
+        context_slices=reader.context_slices,
+    )
