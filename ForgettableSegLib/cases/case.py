@@ -10,8 +10,15 @@ from pathlib import Path
 from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
+# Windows keeps these names for devices, also before a full stop.
+_OF_DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
 # A case id names a folder of results, on any operating system.
 _NOT_IN_FILE_NAMES = re.compile(r'[<>:"/\\|?*\x00-\x1f]')
+
+
+def is_device_name(name: str) -> bool:
+    """Whether Windows would take a file or folder of this name for a device, such as "con" or "NUL.txt"."""
+    return _OF_DEVICES.fullmatch(name.strip()) is not None
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,11 @@ class Case:
             )
         if not self.images:
             raise ForgettableSegError(ErrorCode.CASE_LIST_INVALID, f"Case '{self.case_id}' has no image.")
+
+    @property
+    def folder_name(self) -> str:
+        """Name of the folder of its results: its id, but never that of one of Windows' devices ("CON")."""
+        return f"{self.case_id}_" if is_device_name(self.case_id) else self.case_id
 
     @property
     def files(self) -> tuple[Path, ...]:

@@ -18,14 +18,16 @@ from ForgettableSegLib.cases.case import Case
 from ForgettableSegLib.cases.dicom import read_series
 from ForgettableSegLib.cases.findings import (
     CaseError,
+    Finding,
     FindingCode,
     colour_image,
     four_dimensional,
     not_finite,
+    note,
     unreadable,
 )
-from ForgettableSegLib.cases.geometry import Geometry
-from ForgettableSegLib.cases.nifti import check_complete, check_header, is_nifti
+from ForgettableSegLib.cases.geometry import SLIGHT_SHEAR, Geometry
+from ForgettableSegLib.cases.nifti import Orientation, check_complete, check_header, is_nifti, write_sform
 from ForgettableSegLib.cases.regrid import check_same_grid, onto_grid, resample_image
 from ForgettableSegLib.cases.text_headers import check_stated_spacing
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
@@ -38,6 +40,8 @@ _OUT_OF_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # Problems reach the user as sentences; ITK's own lines would only clutter the streams.
 sitk.ProcessObject.GlobalWarningDisplayOff()
+# ITK refuses a NIfTI whose axes are off right angles by a little; its grid is read here as the header states it.
+os.environ.setdefault("ITK_NIFTI_SFORM_PERMISSIVE", "1")
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,7 @@ def read_image(
     headers = [header_of(path, reader) for path, reader in zip(case.images, readers, strict=True)]
     _check_channels(case, headers, channels)
     geometry = headers[0].geometry
+    _tell_shear(case.images[0], geometry)
     image = np.empty((sum(header.channels for header in headers), *geometry.shape), dtype=np.float32)
     start = 0
     for path, reader, header in zip(case.images, readers, headers, strict=True):
@@ -128,6 +133,21 @@ def check_finite(volume: NDArray[np.floating], path: Path) -> None:
         raise not_finite(path, bad)
 
 
+def check_contrast(volume: NDArray[np.floating], path: Path) -> None:
+    """Refuse a volume `[z, y, x]` that holds the same value everywhere.
+
+    Raises:
+        CaseError: `CONSTANT_IMAGE`.
+    """
+    if volume.min() == volume.max():
+        raise CaseError(
+            FindingCode.CONSTANT_IMAGE,
+            path,
+            f"{path} holds the same value everywhere, so it shows nothing.",
+            hint="Check that the right file was exported.",
+        )
+
+
 def write_volume(path: Path, array: NDArray[np.generic], geometry: Geometry) -> None:
     """Write a volume under its name at once and whole, or not at all.
 
@@ -148,13 +168,16 @@ def write_volume(path: Path, array: NDArray[np.generic], geometry: Geometry) -> 
         )
     widened = array.astype({"bool": np.uint8, "float16": np.float32}.get(array.dtype.name, array.dtype), copy=False)
     is_vector = array.ndim == 4
+    needs_sform = is_nifti(path) and geometry.is_sheared
     image = sitk.GetImageFromArray(np.moveaxis(widened, 0, -1) if is_vector else widened, isVector=is_vector)
-    geometry.apply_to(image)
+    (geometry.straightened() if needs_sform else geometry).apply_to(image)
     unfinished = path.with_name(f".{uuid.uuid4().hex}{suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Level 1: label maps and heatmaps hardly get smaller above it, but writing gets several times slower.
         sitk.WriteImage(image, str(unfinished), useCompression=True, compressionLevel=1)
+        if needs_sform:
+            write_sform(unfinished, geometry)
         if is_nifti(unfinished):
             check_complete(unfinished)
         is_on_grid = read_header(unfinished).geometry.is_same_grid(geometry)
@@ -233,12 +256,32 @@ def header_of(path: Path, reader: sitk.ImageFileReader | sitk.Image) -> Header:
         direction = np.reshape(reader.GetDirection(), (dimension, dimension))[:3, :3]
         spacing, origin = reader.GetSpacing()[:3], reader.GetOrigin()[:3]
         geometry = Geometry(tuple(size[:3]), tuple(spacing), tuple(origin), tuple(direction.ravel().tolist()))
+        geometry = _as_stated(path, geometry) if is_nifti(path) and is_reader else geometry
     else:
         raise CaseError(
             FindingCode.FOUR_DIMENSIONAL, path, f"{path} has {dimension} axes.", hint="Export one volume to each file."
         )
     channels = components * (size[3] if dimension == 4 else 1)
     return Header(geometry, channels, dimension, components > 1, reader.GetPixelID())
+
+
+def _as_stated(path: Path, geometry: Geometry) -> Geometry:
+    """The grid that a NIfTI header states, sheared if it is; what is doubtful about it is told."""
+    orientation = Orientation.read(path)
+    if warning := orientation.warning(path, geometry):
+        note(Finding("warning", FindingCode.ORIENTATION_DOUBTFUL, "", path, warning))
+    return orientation.sheared(geometry) or geometry
+
+
+def _tell_shear(path: Path, geometry: Geometry) -> None:
+    if not geometry.is_sheared:
+        return
+    how = "The nearest right angles were taken" if geometry.shear <= SLIGHT_SHEAR else "It is resampled for the network"
+    message = (
+        f"{path} has axes that are not at right angles (by {geometry.shear:.2g}), as tilted CT has. {how}; "
+        f"results lie on its own grid."
+    )
+    note(Finding("warning", FindingCode.AXES_SHEARED, "", path, message))
 
 
 def voxels_of(volume: sitk.Image, header: Header) -> NDArray[np.generic]:

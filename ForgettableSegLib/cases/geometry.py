@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import ArrayLike, NDArray
+
+# Axes off right angles by no more than this (cosine) are taken for the nearest right ones.
+SLIGHT_SHEAR = 0.05
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,35 @@ class Geometry:
         return float(np.prod(self.spacing))
 
     @property
+    def shear(self) -> float:
+        """How far the axes are off right angles: the largest cosine between two of them."""
+        matrix = np.reshape(self.direction, (3, 3))
+        return float(np.abs(np.triu(matrix.T @ matrix, 1)).max())
+
+    @property
     def is_sheared(self) -> bool:
         """Whether the axes are not at right angles (beyond rounding), as in uncorrected gantry tilt."""
         matrix = np.reshape(self.direction, (3, 3))
         return not np.allclose(matrix.T @ matrix, np.eye(3), atol=1e-3)
+
+    def straightened(self) -> Geometry:
+        """The grid with the nearest axes at right angles about the same centre (polar decomposition)."""
+        left, _, right = np.linalg.svd(np.reshape(self.direction, (3, 3)))
+        turned = replace(self, direction=tuple((left @ right).ravel().tolist()))
+        middle = (np.asarray(self.size) - 1) / 2
+        shift = self.index_to_physical(middle) - turned.index_to_physical(middle)
+        return replace(turned, origin=tuple((np.asarray(self.origin) + shift).tolist()))
+
+    def straight_cover(self) -> Geometry:
+        """A grid with axes at right angles, of the same spacing, that holds every voxel of this one."""
+        straight = self.straightened()
+        axes = np.reshape(straight.direction, (3, 3))
+        corners = np.array(list(product(*((0, n - 1) for n in self.size))))
+        places = (self.index_to_physical(corners) @ axes) / np.asarray(self.spacing)
+        low, high = places.min(axis=0), places.max(axis=0)
+        size = np.ceil(high - low - 1e-6).astype(int) + 1
+        origin = axes @ (low * np.asarray(self.spacing))
+        return replace(straight, size=tuple(size.tolist()), origin=tuple(origin.tolist()))
 
     def index_to_physical(self, index: ArrayLike) -> NDArray[np.float64]:
         """Positions of (continuous) voxel indices.

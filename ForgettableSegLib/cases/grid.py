@@ -11,7 +11,8 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import ArrayLike, NDArray
 
-from ForgettableSegLib.cases.geometry import Geometry
+from ForgettableSegLib.cases.geometry import SLIGHT_SHEAR, Geometry
+from ForgettableSegLib.cases.regrid import resample_image, resample_nearest
 
 
 @dataclass(frozen=True)
@@ -45,21 +46,27 @@ class PreparedGrid:
             spacing: spacing asked for along the LPS array axes z, y, x; None keeps the native one.
             slice_axis: the LPS array axis (0 axial, 1 coronal, 2 sagittal) that becomes S.
         """
-        order, flipped = _lps_frame(native.direction)
+        frame = _frame_of(native)
+        order, flipped = _lps_frame(frame.straightened().direction if frame.is_sheared else frame.direction)
         to_prepared = [slice_axis, *(axis for axis in range(3) if axis != slice_axis)]
         axes = tuple(order[axis] for axis in to_prepared)
         shape, actual = [], []
         for axis in to_prepared:
-            count, step = native.shape[order[axis]], native.spacing[2 - order[axis]]
+            count, step = frame.shape[order[axis]], frame.spacing[2 - order[axis]]
             new_count = count if spacing[axis] is None else max(1, round(count * step / spacing[axis]))
             shape.append(new_count)
             actual.append(step if new_count == count else count * step / new_count)
         return cls(native, axes, tuple(flipped[axis] for axis in to_prepared), tuple(shape), tuple(actual))
 
     @property
+    def frame(self) -> Geometry:
+        """The native grid; for one that is much sheared a straight one that holds it, through which voxels go."""
+        return _frame_of(self.native)
+
+    @property
     def oriented_shape(self) -> tuple[int, int, int]:
         """Shape after permutation and flips, before resampling."""
-        return tuple(self.native.shape[axis] for axis in self.axes)
+        return tuple(self.frame.shape[axis] for axis in self.axes)
 
     @property
     def is_resampled(self) -> bool:
@@ -67,11 +74,11 @@ class PreparedGrid:
         return self.shape != self.oriented_shape
 
     def orient(self, volume: NDArray[np.generic]) -> NDArray[np.generic]:
-        """View of a native volume `[z, y, x]` along the prepared axes `[S, H, W]`."""
+        """View of a volume `[z, y, x]` on `frame` along the prepared axes `[S, H, W]`."""
         return np.flip(volume.transpose(self.axes), self._flipped_axes)
 
     def unorient(self, volume: NDArray[np.generic]) -> NDArray[np.generic]:
-        """View of a volume along the prepared axes along the native ones: the inverse of `orient`."""
+        """View of a volume along the prepared axes along those of `frame`: the inverse of `orient`."""
         return np.flip(volume, self._flipped_axes).transpose(np.argsort(self.axes))
 
     def to_prepared(self, volume: NDArray[np.generic], *, nearest: bool = False) -> NDArray[np.generic]:
@@ -80,7 +87,8 @@ class PreparedGrid:
         Returns:
             A new array or a view, `[S, H, W]`, of the same type.
         """
-        return self._resample(self.orient(volume), self.shape, inverse=False, nearest=nearest)
+        straight = _between(volume, self.native, self.frame, nearest=nearest)
+        return self._resample(self.orient(straight), self.shape, inverse=False, nearest=nearest)
 
     def to_native(self, volume: NDArray[np.generic], *, nearest: bool = False) -> NDArray[np.generic]:
         """Bring a prepared volume `[S, H, W]` onto the native grid.
@@ -88,7 +96,8 @@ class PreparedGrid:
         Returns:
             A new array or a view, `[z, y, x]`, of the same type.
         """
-        return self.unorient(self._resample(volume, self.oriented_shape, inverse=True, nearest=nearest))
+        straight = self.unorient(self._resample(volume, self.oriented_shape, inverse=True, nearest=nearest))
+        return _between(straight, self.frame, self.native, nearest=nearest)
 
     def index_to_physical(self, index: ArrayLike) -> NDArray[np.float64]:
         """Positions of (continuous) prepared voxel indices.
@@ -106,7 +115,10 @@ class PreparedGrid:
         scale = np.array(self.oriented_shape) / np.array(self.shape)
         oriented = (np.asarray(index, dtype=np.float64) + 0.5) * scale - 0.5
         unflipped = np.where(self.flips, np.array(self.oriented_shape) - 1 - oriented, oriented)
-        return unflipped[..., np.argsort(self.axes)][..., ::-1]
+        index = unflipped[..., np.argsort(self.axes)][..., ::-1]
+        if self.frame == self.native:
+            return index
+        return self.native.physical_to_index(self.frame.index_to_physical(index))
 
     def to_dict(self) -> dict[str, Any]:
         """Content for JSON."""
@@ -142,6 +154,17 @@ class PreparedGrid:
         # Centres may fall outside by rounding; the nearest voxel is the only honest value there.
         resampler.SetUseNearestNeighborExtrapolator(True)
         return sitk.GetArrayFromImage(resampler.Execute(source))
+
+
+def _between(volume: NDArray[np.generic], own: Geometry, target: Geometry, *, nearest: bool) -> NDArray[np.generic]:
+    if own == target:
+        return volume
+    return resample_nearest(volume, own, target) if nearest else resample_image(volume, own, target)
+
+
+@lru_cache(maxsize=64)
+def _frame_of(native: Geometry) -> Geometry:
+    return native if native.shear <= SLIGHT_SHEAR else native.straight_cover()
 
 
 @lru_cache(maxsize=64)

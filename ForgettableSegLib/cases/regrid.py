@@ -113,7 +113,7 @@ def overlap(own: Geometry, target: Geometry) -> float:
     """Share of the target's voxels, 0 to 1, whose centres lie within the other grid."""
     probes = [np.unique(np.linspace(0, count - 1, min(count, _PROBES)).round()) for count in target.size]
     points = target.index_to_physical(np.stack(np.meshgrid(*probes, indexing="ij"), axis=-1))
-    index = np.linalg.solve(_matrix(own), (points - np.asarray(own.origin)).reshape(-1, 3).T).T
+    index = own.physical_to_index(points.reshape(-1, 3))
     # A voxel reaches half a step beyond its centre; rounding of headers counts as nothing.
     inside = np.all((index >= -0.55) & (index <= np.asarray(own.size) - 0.45), axis=1)
     return float(inside.mean())
@@ -126,7 +126,7 @@ def resample_labels(values: NDArray[np.integer], own: Geometry, target: Geometry
     and the largest wins, so that borders do not become stairs.
     """
     if target.voxel_volume > _FINER * own.voxel_volume:
-        return _resample(values, own, target, sitk.sitkNearestNeighbor, 0)
+        return resample_nearest(values, own, target)
     result = np.zeros(target.shape, dtype=values.dtype)
     largest = _resample((values == 0).astype(np.float32), own, target, sitk.sitkLinear, 1)
     for value in np.unique(values[values != 0]):
@@ -135,6 +135,11 @@ def resample_labels(values: NDArray[np.integer], own: Geometry, target: Geometry
         result[wins] = value
         largest[wins] = share[wins]
     return result
+
+
+def resample_nearest(values: NDArray[np.generic], own: Geometry, target: Geometry) -> NDArray[np.generic]:
+    """Volume `[z, y, x]` on another grid, each voxel with the nearest value; outside of its own grid 0."""
+    return _resample(values, own, target, sitk.sitkNearestNeighbor, 0)
 
 
 def resample_image(volume: NDArray[np.generic], own: Geometry, target: Geometry) -> NDArray[np.generic]:

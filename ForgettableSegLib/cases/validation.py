@@ -11,7 +11,7 @@ from ForgettableSegLib.cases.case import Case
 from ForgettableSegLib.cases.content import file_key
 from ForgettableSegLib.cases.dicom import read_series
 from ForgettableSegLib.cases.facts import CaseFacts, count_values
-from ForgettableSegLib.cases.files import check_finite, read_image
+from ForgettableSegLib.cases.files import check_contrast, check_finite, read_image
 from ForgettableSegLib.cases.findings import CaseError, Finding, FindingCode, hearing
 from ForgettableSegLib.cases.geometry import Geometry
 from ForgettableSegLib.cases.label_files import label_path, onto_image, read_label_map, task_values
@@ -98,7 +98,9 @@ def _check_case(case: Case, task: Task | None, findings: list[Finding], *, label
     """Append what is wrong with one case, and return its facts if it could be read."""
 
     def hear(finding: Finding) -> None:
-        findings.append(replace(finding, case_id=case.case_id))
+        own = replace(finding, case_id=case.case_id)
+        if own not in findings:  # however often a header is read
+            findings.append(own)
 
     with hearing(hear):
         return _facts_of(case, task, findings, labels_required=labels_required)
@@ -121,16 +123,7 @@ def _check_image(case: Case, task: Task | None, findings: list[Finding]) -> Geom
         path = case.images[index] if len(case.images) == len(image) else case.images[0]
         with _collecting(findings, case):
             check_finite(channel, path)
-        if channel.min() == channel.max():
-            message = f"{path} holds the same value everywhere. Check that the right file was exported."
-            findings.append(Finding("warning", FindingCode.CONSTANT_IMAGE, case.case_id, path, message))
-    if geometry.is_sheared:
-        path = case.images[0]
-        message = (
-            f"{path} has axes that are not at right angles, as tilted CT has. "
-            f"It can be used as it is; resampling it to a straight grid first is better."
-        )
-        findings.append(Finding("warning", FindingCode.AXES_SHEARED, case.case_id, path, message))
+            check_contrast(channel, path)
     return geometry
 
 

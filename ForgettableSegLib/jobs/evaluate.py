@@ -155,7 +155,7 @@ def label_maps(folder: Path) -> dict[str, Path]:
             found[stem_of(path).removesuffix("_segmentation")] = path
         elif path.is_dir():
             for inner in sorted(path.glob("*_segmentation.*")):
-                found[path.name] = inner
+                found[stem_of(inner).removesuffix("_segmentation")] = inner
     if not found:
         raise ForgettableSegError(ErrorCode.CASE_LIST_INVALID, f"The folder {folder} holds no label map.")
     return found

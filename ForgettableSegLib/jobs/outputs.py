@@ -66,7 +66,7 @@ class CaseFolder:
 
     def __init__(self, output: Path, case: Case, *, file_format: str, kinds: Sequence[str]) -> None:
         self._case = case
-        self._folder = output / case.case_id
+        self._folder = output / case.folder_name
         self._format = file_format
         self._kinds = kinds
 

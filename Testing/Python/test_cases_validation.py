@@ -133,7 +133,7 @@ def test_warnings_about_content(tmp_path: Path):
     findings = validate_cases([empty, flat], TASK)
     assert {(one.severity, one.code, one.case_id) for one in findings} == {
         ("warning", FindingCode.FOREGROUND_EMPTY, "empty"),
-        ("warning", FindingCode.CONSTANT_IMAGE, "flat"),
+        ("error", FindingCode.CONSTANT_IMAGE, "flat"),
     }
 
 
