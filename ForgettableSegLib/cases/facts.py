@@ -15,6 +15,19 @@ from ForgettableSegLib.cases.task import Task
 
 
 @dataclass(frozen=True)
+class LabelFacts:
+    """Where the label of a case lies, all classes together, and what lies beneath it.
+
+    Args:
+        centre_mm: from the middle of the image to the label's centre, LPS.
+        unevenness: standard deviation of the image within the label, in that of the whole image.
+    """
+
+    centre_mm: tuple[float, float, float]
+    unevenness: float
+
+
+@dataclass(frozen=True)
 class CaseFacts:
     """One case that could be read.
 
@@ -22,11 +35,13 @@ class CaseFacts:
         case_id: the case.
         geometry: of its image.
         voxels: number of voxels of each label value but the background, of the task where there is one.
+        label: of its label and the first channel of its image, None where there is none.
     """
 
     case_id: str
     geometry: Geometry
     voxels: dict[int, int] = field(default_factory=dict)
+    label: LabelFacts | None = None
 
     def millilitres(self, value: int) -> float:
         """Volume of a label value."""

@@ -97,8 +97,8 @@ def read_image(
         Voxels `[C, z, y, x]` and the grid they lie on.
 
     Raises:
-        CaseError: if a file is missing or unreadable, there are more or fewer channels, or they lie on
-            grids that do not overlap or (`same_grid`) differ.
+        CaseError: if a file is missing or unreadable, there are more or fewer channels, they hold the
+            same value everywhere, or they lie on grids that do not overlap or (`same_grid`) differ.
     """
     readers = [open_volume(path) for path in case.images]
     headers = [header_of(path, reader) for path, reader in zip(case.images, readers, strict=True)]
@@ -115,6 +115,7 @@ def read_image(
             reader.SetOutputPixelType(sitk.sitkVectorFloat32 if header.is_vector else sitk.sitkFloat32)
         volume = execute(path, reader)
         for index, channel in enumerate(voxels_of(volume, header), start):
+            _check_contrast(channel, path)
             image[index] = onto_grid(
                 channel, header.geometry, path, geometry, case.images[0], resample=resample_image, case_id=case.case_id
             )
@@ -131,21 +132,6 @@ def check_finite(volume: NDArray[np.floating], path: Path) -> None:
     bad = sum(int(np.count_nonzero(~np.isfinite(plane))) for plane in volume)
     if bad:
         raise not_finite(path, bad)
-
-
-def check_contrast(volume: NDArray[np.floating], path: Path) -> None:
-    """Refuse a volume `[z, y, x]` that holds the same value everywhere.
-
-    Raises:
-        CaseError: `CONSTANT_IMAGE`.
-    """
-    if volume.min() == volume.max():
-        raise CaseError(
-            FindingCode.CONSTANT_IMAGE,
-            path,
-            f"{path} holds the same value everywhere, so it shows nothing.",
-            hint="Check that the right file was exported.",
-        )
 
 
 def write_volume(path: Path, array: NDArray[np.generic], geometry: Geometry) -> None:
@@ -282,6 +268,16 @@ def _tell_shear(path: Path, geometry: Geometry) -> None:
         f"results lie on its own grid."
     )
     note(Finding("warning", FindingCode.AXES_SHEARED, "", path, message))
+
+
+def _check_contrast(volume: NDArray[np.floating], path: Path) -> None:
+    if volume.min() == volume.max():
+        raise CaseError(
+            FindingCode.CONSTANT_IMAGE,
+            path,
+            f"{path} holds the same value everywhere, so it shows nothing.",
+            hint="Check that the right file was exported.",
+        )
 
 
 def voxels_of(volume: sitk.Image, header: Header) -> NDArray[np.generic]:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ForgettableSegLib.cases.case import Case
-from ForgettableSegLib.cases.files import check_contrast, check_finite, read_header, read_image
+from ForgettableSegLib.cases.files import check_finite, read_header, read_image
 from ForgettableSegLib.cases.geometry import Geometry
 from ForgettableSegLib.cases.grid import PreparedGrid
 from ForgettableSegLib.cases.intensity import ForegroundStatistics, Scaling, clip_ct, ct_scaling, image_scaling
@@ -228,7 +228,6 @@ def restore_scalar(values: ArrayLike, prepared: HasGrid) -> NDArray[np.float32]:
 
 def _scaling(channel: NDArray[np.float32], index: int, preprocessing: Preprocessing, name: str) -> Scaling:
     check_finite(channel, Path(name))
-    check_contrast(channel, Path(name))
     if preprocessing.modality == "CT":
         return ct_scaling(*preprocessing.ct_statistics[index])
     return image_scaling(channel)

@@ -7,14 +7,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ForgettableSegLib.cases.case import Case
 from ForgettableSegLib.cases.content import file_key
 from ForgettableSegLib.cases.dicom import read_series
 from ForgettableSegLib.cases.facts import CaseFacts, count_values
-from ForgettableSegLib.cases.files import check_contrast, check_finite, read_image
+from ForgettableSegLib.cases.files import check_finite, read_image
 from ForgettableSegLib.cases.findings import CaseError, Finding, FindingCode, hearing
 from ForgettableSegLib.cases.geometry import Geometry
 from ForgettableSegLib.cases.label_files import label_path, onto_image, read_label_map, task_values
+from ForgettableSegLib.cases.outliers import find_outliers, label_facts
 from ForgettableSegLib.cases.task import Task
 
 Progress = Callable[[int, int, str], None]
@@ -58,6 +62,7 @@ def examine_cases(
     present = {value for each in facts for value in each.voxels}
     if present and task is not None:
         findings += _absent_classes(task, present)
+    findings += _unusual_labels(cases, facts, task)
     return findings, facts
 
 
@@ -107,30 +112,32 @@ def _check_case(case: Case, task: Task | None, findings: list[Finding], *, label
 
 
 def _facts_of(case: Case, task: Task | None, findings: list[Finding], *, labels_required: bool) -> list[CaseFacts]:
-    geometry = None
+    image, geometry = None, None
     with _collecting(findings, case):
         findings += series_warnings(case)
-        geometry = _check_image(case, task, findings)
+        image, geometry = _check_image(case, task, findings)
     if case.label is None and not labels_required:
         return [] if geometry is None else [CaseFacts(case.case_id, geometry)]
-    own_geometry, voxels = _check_label(case, task, geometry, findings)
-    return [CaseFacts(case.case_id, geometry or own_geometry, voxels)]
+    values, own_geometry = _check_label(case, task, geometry, findings)
+    fits = image is not None and values.shape == geometry.shape and bool(np.isfinite(image[0]).all())
+    label = label_facts(image[0], values, geometry) if fits else None
+    return [CaseFacts(case.case_id, geometry or own_geometry, count_values(values), label)]
 
 
-def _check_image(case: Case, task: Task | None, findings: list[Finding]) -> Geometry:
+def _check_image(case: Case, task: Task | None, findings: list[Finding]) -> tuple[NDArray[np.float32], Geometry]:
+    """Append what is wrong with the channels, and return them with their grid."""
     image, geometry = read_image(case, channels=None if task is None else len(task.channels))
     for index, channel in enumerate(image):
         path = case.images[index] if len(case.images) == len(image) else case.images[0]
         with _collecting(findings, case):
             check_finite(channel, path)
-            check_contrast(channel, path)
-    return geometry
+    return image, geometry
 
 
 def _check_label(
     case: Case, task: Task | None, geometry: Geometry | None, findings: list[Finding]
-) -> tuple[Geometry, dict[int, int]]:
-    """Append what is wrong with a label; its grid, and voxels by value."""
+) -> tuple[NDArray[np.integer], Geometry]:
+    """Append what is wrong with a label, and return it on the image's grid if it can be brought there."""
     path = label_path(case)
     values, own_geometry = read_label_map(path)
     if geometry is not None:
@@ -138,14 +145,13 @@ def _check_label(
             values = onto_image(values, own_geometry, case, geometry)
     with _collecting(findings, case):
         values = task_values(values, case, task)
-    voxels = count_values(values)
-    if not voxels:
+    if not values.any():
         message = (
             f"{path} holds background only. Check that the right file was chosen; "
             f"if the case shows nothing to segment, all is well."
         )
         findings.append(Finding("warning", FindingCode.FOREGROUND_EMPTY, case.case_id, path, message))
-    return own_geometry, voxels
+    return values, own_geometry
 
 
 def _repeated_ids(cases: Sequence[Case]) -> list[Finding]:
@@ -180,6 +186,15 @@ def _repeated_files(cases: Sequence[Case]) -> list[Finding]:
             )
             found.append(Finding("warning", FindingCode.FILE_REPEATED, same[1].case_id, same[1].images[0], message))
     return found
+
+
+def _unusual_labels(cases: Sequence[Case], facts: Sequence[CaseFacts], task: Task | None) -> list[Finding]:
+    paths = {case.case_id: case.label for case in cases}
+    message = "{} differs from the labels of the other cases: {}. Look whether it belongs to its image."
+    return [
+        Finding("warning", FindingCode.LABEL_UNUSUAL, case_id, paths[case_id], message.format(paths[case_id], reasons))
+        for case_id, reasons in find_outliers(facts, task)
+    ]
 
 
 def _absent_classes(task: Task, present: set[int]) -> list[Finding]:

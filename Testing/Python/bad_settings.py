@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 from bad_inputs import Good, Row
-from case_volumes import save
+from case_volumes import noise, save
 
 
 def _setting(name: str, setting: str, names: str, code: str = "SETTING_INVALID") -> Row:
@@ -34,7 +34,7 @@ def _dicom_folder(good: Good) -> list[str]:
 def _over_input(good: Good) -> list[str]:
     """A result that would have the name of the input."""
     image = good.folder / "over" / "bad" / "bad_segmentation.nrrd"
-    save(image, np.ones((2, 16, 16), np.float32))
+    save(image, noise((2, 16, 16)))
     table = good.write("cases.csv", f"id,image\nbad,{image}")
     return ["segment", str(table), "--model", str(good.model), "--output", str(good.folder / "over"), "--device", "cpu"]
 

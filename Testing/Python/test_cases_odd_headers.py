@@ -136,12 +136,11 @@ def test_an_unknown_orientation_is_told(tmp_path: Path) -> None:
 
 
 def test_a_volume_without_contrast_is_refused(tmp_path: Path) -> None:
-    flat = np.full((1, *SHAPE), 7, np.float32)
-    with pytest.raises(ForgettableSegError, match=r"flat.nii holds the same value everywhere") as caught:
-        prepare(flat, grid(SHAPE), NATIVE, name="flat.nii")
-    assert caught.value.code is ErrorCode.CASE_INVALID
     case = save_case(tmp_path, "a", shape=SHAPE)
-    save(case.images[0], flat[0], grid(SHAPE))
+    save(case.images[0], np.full(SHAPE, 7, np.float32), grid(SHAPE))
+    with pytest.raises(ForgettableSegError, match=r"a\.nii\.gz holds the same value everywhere") as caught:
+        read_image(case)
+    assert caught.value.code is ErrorCode.CASE_INVALID
     (finding,) = validate_cases([case], TASK)
     assert (finding.severity, finding.code) == ("error", FindingCode.CONSTANT_IMAGE)
 

@@ -127,9 +127,9 @@ def test_mri_zeros_count_only_if_they_are_not_background(image: np.ndarray, only
 
 
 @pytest.mark.parametrize("value", [0.0, 3.0, -2.5e6])
-def test_constant_image_is_refused(value: float):
-    with pytest.raises(ForgettableSegError, match="the same value everywhere"):
-        prepare(np.full((1, 3, 4, 5), value, np.float32), grid((3, 4, 5)), KEEP)
+def test_constant_image_becomes_zero(value: float):
+    prepared = prepare(np.full((1, 3, 4, 5), value, np.float32), grid((3, 4, 5)), KEEP)
+    np.testing.assert_array_equal(prepared.image, 0)
 
 
 @given(st.floats(1e-6, 1e6), st.floats(-10, 10))

@@ -235,7 +235,7 @@ def test_several_channels_reach_the_network_in_their_order(tmp_path: Path) -> No
     geometry = GRIDS["oblique"]
     classes = truth(geometry)
     paths = (tmp_path / "a.nrrd", tmp_path / "b.nrrd")
-    write_volume(paths[0], np.zeros(geometry.shape, np.float32), geometry)
+    write_volume(paths[0], INTENSITIES[classes[::-1]], geometry)
     write_volume(paths[1], INTENSITIES[classes], geometry)
     two = replace(TASK, channels=("first", "second"))
     predictor = Predictor(model(Second(), task=two))
