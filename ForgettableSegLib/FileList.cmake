@@ -20,6 +20,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/cases/labels.py
   ForgettableSegLib/cases/matching.py
   ForgettableSegLib/cases/nifti.py
+  ForgettableSegLib/cases/outliers.py
   ForgettableSegLib/cases/preprocessing.py
   ForgettableSegLib/cases/recipe.py
   ForgettableSegLib/cases/regrid.py
