@@ -15,6 +15,7 @@ ENVIRONMENT_READERS = {
     "ForgettableSegLib/jobs/experiment.py": "torchrun tells each process its rank, which decides its share of the runs",
     "ForgettableSegLib/training/distributed.py": "torchrun tells each process its rank in LOCAL_RANK",
     "ForgettableSegLib/threads.py": "OpenMP is told by variables alone how many threads it has and how they wait",
+    "ForgettableSegLib/cases/files.py": "ITK reads a NIfTI with axes off right angles only where a variable says so",
 }
 
 
