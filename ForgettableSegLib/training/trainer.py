@@ -104,12 +104,7 @@ class Trainer:
             device=device,
         )
         self.learner = Learner(
-            network,
-            settings,
-            device=device,
-            group=group,
-            keep_features=self.use_features,
-            warn=recorder.warning,
+            network, settings, device=device, group=group, keep_features=self.use_features, warn=recorder.warning
         )
         self.iteration = 0
         self.planned = self._planned_iterations()
