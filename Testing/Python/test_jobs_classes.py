@@ -49,7 +49,7 @@ def test_classes_of_other_names_keep_what_the_start_model_has_learnt(trained, tm
     card = json.loads((tmp_path / "run" / "model" / "model.json").read_text())
     assert Task.from_dict(card["task"]) == TASK, "values of the model's task"
     held_out = result.result["held_out"]
-    assert held_out["before"]["mean"] > 0.3
+    assert held_out["before"]["mean"] > 0.1
     assert held_out["after"] == pytest.approx(held_out["before"], abs=0.02), "labels are read through the mapping"
     assert held_out["before"] == pytest.approx(card["metrics"]["held_out"]["dice"], abs=0.02)
     line = comparison_lines(held_out)[0]
