@@ -110,8 +110,8 @@ def test_segmentation_and_maps_lie_on_the_grid_of_the_image(segmented) -> None:
     _, events, cases = segmented
     image = sitk.ReadImage(cases[0]["images"][0])
     found = artifacts(events, cases[0]["id"])
-    assert set(found) == {"segmentation", "confidence", "prototype_ratio", "probabilities", "review"}
-    for kind in set(found) - {"review"}:
+    assert set(found) == {"segmentation", "confidence", "prototype_ratio", "probabilities", "review", "task"}
+    for kind in set(found) - {"review", "task"}:
         volume = sitk.ReadImage(str(found[kind]))
         assert volume.GetSize() == image.GetSize()
         assert volume.GetSpacing() == image.GetSpacing()
@@ -150,7 +150,8 @@ def test_a_second_segmentation_replaces_the_first_and_what_no_longer_holds(train
     model, output = str(trained[0] / "model"), str(tmp_path / "out")
     run("segment", model=model, cases=cases, output=output)
     run("segment", model=model, cases=cases, output=output, heatmap=False, file_format=".nii.gz")
-    assert [path.name for path in (tmp_path / "out" / "ball00").iterdir()] == ["ball00_segmentation.nii.gz"]
+    names = sorted(path.name for path in (tmp_path / "out" / "ball00").iterdir())
+    assert names == ["ball00_segmentation.nii.gz", "ball00_task.json"]
 
 
 def test_a_failing_second_segmentation_leaves_the_first(trained, tmp_path: Path) -> None:
