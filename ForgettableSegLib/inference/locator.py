@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -94,7 +95,8 @@ class Locator:
             ForgettableSegError: FIELD_OF_VIEW, where it is not in it, or a region is cut off.
         """
         fixed, moving = self._fixed(), _small(as_image(image, geometry))
-        found = [] if moving is None else list(_registered(fixed, moving))
+        with _one_thread():
+            found = [] if moving is None else list(_registered(fixed, moving))
         if not found:
             raise not_found()
         _, transform = min(found, key=lambda each: each[0])
@@ -214,7 +216,6 @@ def _improve(
     method.SetMetricSamplingStrategy(method.REGULAR)
     method.SetMetricSamplingPercentage(share, 1)
     method.SetInterpolator(sitk.sitkLinear)
-    method.SetNumberOfThreads(1)
     first, least, most = steps
     method.SetOptimizerAsRegularStepGradientDescent(first, least, most, 0.6, 1e-6)
     method.SetOptimizerScalesFromPhysicalShift()
@@ -226,6 +227,17 @@ def _improve(
     except RuntimeError:  # the template has left the volume
         return np.inf
     return float(method.GetMetricValue())
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Several threads would add up the metric in another order each time."""
+    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
 
 
 def _starts(fixed: sitk.Image, moving: sitk.Image) -> list[sitk.Similarity3DTransform]:

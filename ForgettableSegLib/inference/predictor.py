@@ -50,6 +50,11 @@ class Predictor:
     def __init__(self, package: ModelPackage | LoadedModel, device: torch.device | str = "cpu") -> None:
         self.model = package if isinstance(package, LoadedModel) else LoadedModel.from_package(package, device)
 
+    @property
+    def has_locator(self) -> bool:
+        """Whether the model finds its structures in volumes larger than those that it has learnt."""
+        return self.model.locator is not None
+
     def segment_case(self, case: Case, **options: Any) -> Segmentation:
         """Read a case and segment it.
 

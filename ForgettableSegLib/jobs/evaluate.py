@@ -132,7 +132,7 @@ def _plan_of_model(request: EvaluateRequest, task: Task | None, group: ProcessGr
 
     def segment(case: Case) -> LabelMap:
         read_label(case, own)  # a bad label is told before time is spent
-        found = predictor.segment_case(case, heatmap=False)
+        found = predictor.segment_case(case, heatmap=False, anyway=not predictor.has_locator)
         return with_values(found.labels_as_learnt(predictor.model.task), values), found.geometry
 
     classes = [(each.name, each.value) for each in listed.task.classes]

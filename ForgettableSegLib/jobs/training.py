@@ -221,7 +221,9 @@ def judge(
         context.check_cancelled()
         context.progress(phase, index, len(cases), case=case.case_id)
         try:
-            found = predictor.segment_case(case, heatmap=False, cancelled=lambda: context.is_cancelled)
+            found = predictor.segment_case(
+                case, heatmap=False, anyway=not predictor.has_locator, cancelled=lambda: context.is_cancelled
+            )
             reference = read_label(case, task, geometry=found.geometry)
         except ForgettableSegError as error:
             if tell_failures:
@@ -246,7 +248,10 @@ def finish(outcome: TrainingOutcome, device: torch.device, group: ProcessGroup, 
 
     config = outcome.config
     calibration = _calibration(outcome, device, context)
-    package = model_package(outcome, device=device, calibration=calibration)
+    learnt = _learnt(outcome, context)
+    package = model_package(outcome, device=device, calibration=calibration, card=learnt)
+    learnt |= _pieces(Predictor(package, device), config, context)
+    package = package.with_parts(learnt)
     cases, is_held_out = _kept_out(config.cases, config.split)
     measures: dict[str, Any] = {}
     results: list[ClassResult] = []
@@ -256,7 +261,7 @@ def finish(outcome: TrainingOutcome, device: torch.device, group: ProcessGroup, 
         )
         measures = _card_measures(results, len(cases)) if results else {}
         if measures and is_held_out:
-            package = model_package(outcome, device=device, calibration=calibration, held_out=measures)
+            package = model_package(outcome, device=device, calibration=calibration, held_out=measures, card=learnt)
     target = package.write(outcome.folder / "model", replace=True, private=_private_words(config))
     context.artifact("model", target)
     held_out = _comparison(outcome, results, context)
@@ -286,6 +291,37 @@ def finish(outcome: TrainingOutcome, device: torch.device, group: ProcessGroup, 
         "seconds": round(outcome.seconds, 1),
     }
     return JobResult(context.exit_code(), result, _as_text(result))
+
+
+def _learnt(outcome: TrainingOutcome, context: JobContext) -> dict[str, Any]:
+    """What the training cases looked like, for the card."""
+    from ForgettableSegLib.cases.shape import measure_cases
+
+    config = outcome.config
+    context.check_cancelled()
+    measures = measure_cases(config.select(config.split.train), config.task)
+    return {"field_of_view": measures} if measures else {}
+
+
+def _pieces(predictor: Predictor, config: RunConfig, context: JobContext) -> dict[str, Any]:
+    """The classes of which only the largest piece is to be kept, because that helps on the validation cases."""
+    from ForgettableSegLib.cases.label_files import read_label
+    from ForgettableSegLib.cases.shape import gain_of_largest
+
+    gains: dict[str, list[float]] = {each.name: [] for each in config.task.classes}
+    for case in config.select(config.split.validation):
+        context.check_cancelled()
+        try:
+            found = predictor.segment_case(
+                case, heatmap=False, anyway=not predictor.has_locator, cancelled=lambda: context.is_cancelled
+            )
+            reference = read_label(case, config.task, geometry=found.geometry)
+        except ForgettableSegError:
+            continue  # told of already, where it was prepared
+        for each in config.task.classes:
+            gains[each.name].append(gain_of_largest(found.labels == each.value, reference == each.value))
+    helped = [name for name, values in gains.items() if sum(values) > 0]
+    return {"keep_largest": helped} if helped else {}
 
 
 def _calibration(outcome: TrainingOutcome, device: torch.device, context: JobContext) -> dict[str, Any]:
