@@ -260,12 +260,16 @@ def _models(commands: Any) -> None:
         "--yes", action="store_true", help="remove without asking (default: ask where there is a terminal)"
     )
     locator = parser.add_argument_group("for locate (Documentation/locator.md)")
-    locator.add_argument("--template", metavar="IMAGE", help="image in which the regions lie")
-    locator.add_argument("--regions", metavar="JSON", help="file with name, box and side of each region")
+    locator.add_argument(
+        "--template", metavar="IMAGE", help="image in which the regions lie; for locate (default: none)"
+    )
+    locator.add_argument(
+        "--regions", metavar="JSON", help="file with name, box and side of each region; for locate (default: none)"
+    )
     locator.add_argument(
         "--mask", metavar="IMAGE", help="label map: only what it covers is compared (default: all that is not air)"
     )
-    locator.add_argument("--output", metavar="PACKAGE", help="the .zip or folder to write")
+    locator.add_argument("--output", metavar="PACKAGE", help="the .zip or folder to write; for locate (default: none)")
 
 
 def _models_arguments(options: argparse.Namespace) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def test_each_case_is_told_of_with_its_volumes(model: str, tmp_path: Path) -> No
 
 def test_a_cancelled_run_leaves_the_summary_of_what_is_done(model: str, tmp_path: Path) -> None:
     cases = make_cases(tmp_path / "cases", 3)
-    files_of_a_case = 4  # label map, two maps of difficulty, review
+    files_of_a_case = 5  # label map, two maps of difficulty, review, task
     done, events = segment(model, tmp_path / "out", {"artifact": files_of_a_case}, cases=cases)
     assert done.exit_code == 130
     assert events[-1]["event"] == "cancelled"
