@@ -8,6 +8,7 @@ from dataclasses import MISSING, fields
 
 from worker_process import ROOT
 
+from ForgettableSegLib.cases.findings import FindingCode
 from ForgettableSegLib.errors import ErrorCode
 from ForgettableSegLib.jobs.requests import REQUESTS
 from ForgettableSegLib.training.settings import CHOICES, PRESETS, RANGES, TrainingSettings
@@ -24,8 +25,9 @@ def rows(text: str, title: str = "") -> dict[str, str]:
 
 
 def test_every_error_code_is_explained_and_no_other() -> None:
-    found = rows(ERRORS)
+    found = rows(ERRORS.partition("\n## ")[0])
     assert set(found) == {str(code) for code in ErrorCode}
+    assert set(rows(ERRORS, "Findings")) <= {str(code) for code in FindingCode}
     assert all(len(rest.split("|")) == 2 and all(cell.strip() for cell in rest.split("|")) for rest in found.values())
 
 
