@@ -76,9 +76,11 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/jobs/failures.py
   ForgettableSegLib/jobs/figures.py
   ForgettableSegLib/jobs/finetune.py
+  ForgettableSegLib/jobs/folds.py
   ForgettableSegLib/jobs/inputs.py
   ForgettableSegLib/jobs/job.py
   ForgettableSegLib/jobs/models.py
+  ForgettableSegLib/jobs/names.py
   ForgettableSegLib/jobs/outputs.py
   ForgettableSegLib/jobs/plain.py
   ForgettableSegLib/jobs/requests.py

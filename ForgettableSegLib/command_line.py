@@ -120,7 +120,10 @@ def _segment_arguments(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _train(commands: Any) -> None:
-    _add_training(_command(commands, "train", "train a model from scratch", _training_arguments))
+    parser = _command(commands, "train", "train a model from scratch", _training_arguments)
+    folds = "train once a fold, each held out once, and export the average; given again, it goes on (default: no folds)"
+    parser.add_argument("--folds", type=int, metavar="N", help=folds)
+    _add_training(parser)
 
 
 def _finetune(commands: Any) -> None:

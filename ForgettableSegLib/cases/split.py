@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
@@ -58,13 +58,42 @@ def split_cases(cases: Iterable[Case], *, ratios: Sequence[float] = (4, 1, 1), s
     if not cases:
         raise _invalid("There are no cases to split.")
     _check_unique([case.case_id for case in cases], "stands twice in the list of cases; give each case its own id")
-    groups = sorted({case.group for case in cases}, key=lambda one: hashlib.sha256(f"{seed}:{one}".encode()).digest())
+    groups = _ordered_groups(cases, seed)
     sizes = _largest_remainder(len(groups), ratios)
     part_of: dict[str, str] = {}
     for part, size in zip(_PARTS, sizes, strict=True):
         start = len(part_of)
         part_of.update({group: part for group in groups[start : start + size]})
     return Split(**{part: tuple(sorted(c.case_id for c in cases if part_of[c.group] == part)) for part in _PARTS})
+
+
+def fold_splits(cases: Iterable[Case], folds: int, *, ratios: Sequence[float], seed: int = 0) -> list[Split]:
+    """Splits for cross-validation: every case is held out by exactly one of them, together with its group.
+
+    Args:
+        cases: the cases; their ids must be unique.
+        folds: how many, from 2 to the number of groups.
+        ratios: how those that are not held out are shared by training and validation; the third number does not count.
+        seed: another seed gives other folds.
+
+    Raises:
+        ForgettableSegError: `CASE_LIST_INVALID` for less groups than folds, and as `split_cases`.
+    """
+    cases = list(cases)
+    _check_unique([case.case_id for case in cases], "stands twice in the list of cases; give each case its own id")
+    groups = _ordered_groups(cases, seed)
+    if not 2 <= folds <= len(groups):
+        raise _invalid(f"{len(groups)} groups of labelled cases cannot be parted into {folds} folds, from 2 on.")
+    splits = []
+    for number in range(folds):
+        held_out = set(groups[number::folds])
+        kept = split_cases([c for c in cases if c.group not in held_out], ratios=(*ratios[:2], 0), seed=seed)
+        splits.append(replace(kept, test=tuple(sorted(c.case_id for c in cases if c.group in held_out))))
+    return splits
+
+
+def _ordered_groups(cases: Sequence[Case], seed: int) -> list[str]:
+    return sorted({case.group for case in cases}, key=lambda one: hashlib.sha256(f"{seed}:{one}".encode()).digest())
 
 
 def _largest_remainder(total: int, ratios: Sequence[float]) -> list[int]:

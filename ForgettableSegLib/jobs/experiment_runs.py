@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import math
 import re
 import shutil
 import zlib
@@ -56,10 +55,7 @@ class RunFolder:
         from ForgettableSegLib.experiments.results import RunResult
 
         content = json.loads((self.path / RESULT_FILE).read_text(encoding="utf-8"))
-        results = tuple(
-            ClassResult(**{name: math.nan if value is None else value for name, value in row.items()})
-            for row in content["held_out"]
-        )
+        results = tuple(ClassResult.from_dict(row) for row in content["held_out"])
         return RunResult(
             regime=planned.regime.name,
             variant=planned.variant.name,
@@ -232,29 +228,31 @@ class Study:
 
 
 class RunListener(JobContext):
-    """What a run of an experiment tells, as part of the experiment's job.
+    """What a run of an experiment, or of a cross-validation, tells as part of that job.
 
     Args:
-        context: of the experiment.
+        context: of the whole.
         label: of the run.
         index, of: number of the run, and how many there are.
+        phase: word for all of them.
     """
 
-    def __init__(self, context: JobContext, label: str, *, index: int, of: int) -> None:
+    def __init__(self, context: JobContext, label: str, *, index: int, of: int, phase: str = "run experiments") -> None:
         super().__init__(id=context.id, job=context.job)
         self._context = context
         self._label = label
         self._index = index
         self._of = of
+        self._phase = phase
 
     def progress(self, phase: str, step: float, of: float, *, case: str | None = None) -> None:
         """How far the experiment is."""
-        if phase not in ("train", "evaluate") or not of:
+        if phase not in ("train", "evaluate", "evaluate the model") or not of:
             return
         first, last = (0, _TRAINING_SHARE) if phase == "train" else (_TRAINING_SHARE, 1)
         share = first + (last - first) * step / of
         at = f"{self._label}, {phase} {step:g} of {of:g}"
-        self._context.progress("run experiments", round(self._index + share, 3), self._of, case=at)
+        self._context.progress(self._phase, round(self._index + share, 3), self._of, case=at)
 
     def warning(self, text: str, *, case: str | None = None) -> None:
         """Pass it on, with the run that it is about."""

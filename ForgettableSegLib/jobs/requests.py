@@ -57,8 +57,7 @@ class Request:
             if name not in arguments and each.default is MISSING and each.default_factory is MISSING:
                 raise _refused(f"The job '{cls.job}' needs the argument '{name}'.")
         request = cls(**{name: _frozen(value) for name, value in arguments.items()})
-        valid, reason = request.is_valid()
-        if not valid:
+        if reason := request.is_valid()[1]:
             raise _refused(reason)
         return request
 
@@ -122,8 +121,8 @@ class SegmentRequest(Request):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainRequest(Request):
-    """Train a model from scratch.
+class TrainingRequest(Request):
+    """What all trainings are asked with.
 
     Args:
         cases: labelled cases, or a case list.
@@ -133,7 +132,6 @@ class TrainRequest(Request):
         name: name of the model that comes out; the run folder's name where it is None.
     """
 
-    job: ClassVar[str] = "train"
     cases: Cases
     run: Text
     task: TaskSource | None = None
@@ -142,8 +140,16 @@ class TrainRequest(Request):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinetuneRequest(TrainRequest):
-    """Go on training a model on other cases: the arguments of ``TrainRequest`` and the model to start from."""
+class TrainRequest(TrainingRequest):
+    """Train a model from scratch, or one for each of so many folds, which holds it out, and average them."""
+
+    job: ClassVar[str] = "train"
+    folds: Count | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuneRequest(TrainingRequest):
+    """Go on training a model on other cases: the arguments of ``TrainingRequest`` and the model to start from."""
 
     job: ClassVar[str] = "finetune"
     model: Text

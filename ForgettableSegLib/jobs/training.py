@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,15 @@ from ForgettableSegLib.jobs.comparison import before_and_after, comparison_lines
 from ForgettableSegLib.jobs.evaluate import mean_dice
 from ForgettableSegLib.jobs.inputs import forget_predictors, load_cases, load_task, rank_device, require_task
 from ForgettableSegLib.jobs.job import JobContext, JobResult
+from ForgettableSegLib.jobs.names import checked_name, private_words, refuse_telling_name
 from ForgettableSegLib.jobs.outputs import to_json, write_text
-from ForgettableSegLib.jobs.requests import FinetuneRequest, ResumeRequest, TrainRequest
+from ForgettableSegLib.jobs.requests import FinetuneRequest, ResumeRequest, TrainingRequest
 
 if TYPE_CHECKING:
     import torch
 
     from ForgettableSegLib.cases.case import Case
+    from ForgettableSegLib.cases.preprocessing import Preprocessing
     from ForgettableSegLib.cases.split import Split
     from ForgettableSegLib.evaluation.metrics import ClassResult
     from ForgettableSegLib.inference.predictor import Predictor
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from ForgettableSegLib.training.distributed import ProcessGroup
     from ForgettableSegLib.training.run import TrainingOutcome
 
+HELD_OUT_FILE = "held_out.json"
+"""What the exported model scored on each held-out case, kept in the run folder."""
+
 BEFORE_FILE = "held_out_before.json"
 """What the model to start from scored on each held-out case, kept in the run folder for a resumed run."""
 
@@ -36,8 +41,19 @@ LITTLE_DICE = 0.1
 """A model that validates below this is exported with a warning."""
 
 
-def train(request: TrainRequest, context: JobContext) -> JobResult:
+def train(
+    request: TrainingRequest,
+    context: JobContext,
+    *,
+    split: Split | None = None,
+    preprocessing: Preprocessing | None = None,
+) -> JobResult:
     """Run a training, from scratch or from a model.
+
+    Args:
+        request: what to train.
+        context: of the job.
+        split, preprocessing: see `run_training`.
 
     Raises:
         ForgettableSegError: with a sentence for the user.
@@ -48,7 +64,6 @@ def train(request: TrainRequest, context: JobContext) -> JobResult:
     check_names(request.settings)  # a slip of the finger is told before torch is loaded
 
     from ForgettableSegLib.cases.split import split_cases
-    from ForgettableSegLib.models.card import NAME
     from ForgettableSegLib.training.config import refuse_used
     from ForgettableSegLib.training.distributed import process_group
     from ForgettableSegLib.training.run import run_training
@@ -59,11 +74,7 @@ def train(request: TrainRequest, context: JobContext) -> JobResult:
     kept = {} if start is None else {"spatial_dims": start.preprocessing.spatial_dims}
     settings = TrainingSettings.from_dict({**kept, **request.settings})
     folder = Path(request.run).absolute()
-    name = request.name or folder.name
-    if not NAME.fullmatch(name):
-        message = f"'{name}' cannot be the name of a model."
-        hint = "Use up to 64 letters, digits, spaces, dots, dashes and underscores."
-        raise ForgettableSegError(ErrorCode.REQUEST_INVALID, message, hint=hint)
+    name = checked_name(request.name or folder.name)
     task = load_task(request.task)
     cases = load_cases(request.cases, task)
     if settings.synthesis is not None:
@@ -71,7 +82,7 @@ def train(request: TrainRequest, context: JobContext) -> JobResult:
     if start is not None:
         cases = classes_to_train(cases, start.task, context, is_given=request.task is not None)
     task = require_task(cases.task or task, cases.source if isinstance(request.cases, str) else "The request")
-    _refuse_telling_name(name, cases.cases)
+    refuse_telling_name(name, cases.cases)
     refuse_used(folder)
     forget_predictors()
     with process_group() as group:
@@ -80,7 +91,8 @@ def train(request: TrainRequest, context: JobContext) -> JobResult:
         if group.is_main:
             (folder / BEFORE_FILE).unlink(missing_ok=True)  # of a start that did not get far
         labelled = [case for case in cases if case.label is not None]
-        split = split_cases(labelled, ratios=settings.split_ratios, seed=settings.seed) if labelled else None
+        if labelled:
+            split = split or split_cases(labelled, ratios=settings.split_ratios, seed=settings.seed)
         if start is not None and split is not None and group.is_main:
             made = with_synthetic_images(cases, task, settings.synthesis, split, folder)
             kept_out, _ = _kept_out([case for case in made if case.label is not None], split)
@@ -100,6 +112,7 @@ def train(request: TrainRequest, context: JobContext) -> JobResult:
             split=split,
             group=group,
             started=started,
+            preprocessing=preprocessing,
         )
         return finish(outcome, device, group, context)
 
@@ -136,34 +149,7 @@ def _expect(split: Split, mirror_axes: Sequence[int], context: JobContext) -> No
     context.expect(phases, like="validate the model")
 
 
-def _refuse_telling_name(name: str, cases: Sequence[Case]) -> None:
-    """A model is passed on under its name, so that must not be the name of a patient; better said before training."""
-    if name.casefold() in {word.casefold() for case in cases for word in (case.case_id, case.group)}:
-        message = f"The model cannot be called '{name}', because a case that it is trained on is called so."
-        raise ForgettableSegError(ErrorCode.REQUEST_INVALID, message, hint="Give the model another name.")
-
-
-def _private_words(config: RunConfig) -> set[str]:
-    """Ids and groups of the cases, except for words that every such model holds, whatever the cases ("mr", "cpu")."""
-    parts = [config.settings.to_dict(), config.task.to_dict(), config.preprocessing.to_dict(), config.start]
-    ordinary = {word.casefold() for word in _words([*parts, "cpu", "mps"])}
-    words = {word for case in config.cases for word in (case.case_id, case.group)}
-    return {word for word in words if word.casefold() not in ordinary}
-
-
-def _words(content: Any) -> Iterator[str]:
-    """Every key and every text in content for JSON."""
-    if isinstance(content, str):
-        yield content
-    elif isinstance(content, Mapping):
-        yield from content
-        yield from _words(list(content.values()))
-    elif isinstance(content, (list, tuple)):
-        for item in content:
-            yield from _words(item)
-
-
-def _start_model(request: TrainRequest) -> ModelPackage | None:
+def _start_model(request: TrainingRequest) -> ModelPackage | None:
     if not isinstance(request, FinetuneRequest):
         return None
     from ForgettableSegLib.models.package import ModelPackage
@@ -248,7 +234,7 @@ def finish(outcome: TrainingOutcome, device: torch.device, group: ProcessGroup, 
 
     config = outcome.config
     calibration = _calibration(outcome, device, context)
-    learnt = _learnt(outcome, context)
+    learnt = looks(outcome, context)
     package = model_package(outcome, device=device, calibration=calibration, card=learnt)
     learnt |= _pieces(Predictor(package, device), config, context)
     package = package.with_parts(learnt)
@@ -259,10 +245,11 @@ def finish(outcome: TrainingOutcome, device: torch.device, group: ProcessGroup, 
         results = judge(
             Predictor(package, device), config.task, cases, "evaluate the model", context, tell_failures=True
         )
-        measures = _card_measures(results, len(cases)) if results else {}
+        measures = card_measures(results, len(cases)) if results else {}
         if measures and is_held_out:
             package = model_package(outcome, device=device, calibration=calibration, held_out=measures, card=learnt)
-    target = package.write(outcome.folder / "model", replace=True, private=_private_words(config))
+    target = package.write(outcome.folder / "model", replace=True, private=private_words(config))
+    write_text(outcome.folder / HELD_OUT_FILE, to_json([result.to_dict() for result in results]))
     context.artifact("model", target)
     held_out = _comparison(outcome, results, context)
     group.wait()
@@ -293,7 +280,7 @@ def finish(outcome: TrainingOutcome, device: torch.device, group: ProcessGroup, 
     return JobResult(context.exit_code(), result, _as_text(result))
 
 
-def _learnt(outcome: TrainingOutcome, context: JobContext) -> dict[str, Any]:
+def looks(outcome: TrainingOutcome, context: JobContext) -> dict[str, Any]:
     """What the training cases looked like, for the card."""
     from ForgettableSegLib.cases.shape import measure_cases
 
@@ -353,7 +340,7 @@ def _calibration(outcome: TrainingOutcome, device: torch.device, context: JobCon
     )
 
 
-def _card_measures(results: list[ClassResult], count: int) -> dict[str, Any]:
+def card_measures(results: list[ClassResult], count: int) -> dict[str, Any]:
     """Means and deviations by class, as a model card shows them."""
     from ForgettableSegLib.evaluation.summary import summarise
 

@@ -159,11 +159,12 @@ def configure(
     recorder: Recorder,
     device: torch.device,
     group: ProcessGroup,
+    preprocessing: Preprocessing | None = None,
 ) -> tuple[RunConfig, TextEmbeddings]:
     """Everything that decides a run, except what the content of the cases says.
 
     Args:
-        cases, task, name, settings, start, split: see `run_training`.
+        cases, task, name, settings, start, split, preprocessing: see `run_training`.
         recorder: is told of what the user should know.
         device, group: see `run_training`; what the settings leave open is planned for them.
 
@@ -183,7 +184,7 @@ def configure(
         raise ForgettableSegError(ErrorCode.TASK_INVALID, msg, hint="Train from scratch or choose another model.")
     if start is not None:
         preprocessing = start.preprocessing
-    else:
+    elif preprocessing is None:
 
         def tell(done: int, of: int) -> None:
             recorder.listener.check_cancelled()

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ForgettableSegLib.cases.cache import CaseCache
+from ForgettableSegLib.cases.split import Split
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 from ForgettableSegLib.memory import peak_memory
 from ForgettableSegLib.models.package import ModelPackage
@@ -20,7 +21,7 @@ from ForgettableSegLib.training.run import TrainingOutcome
 _IGNORED = {"mirror_axes": ()}  # members may differ in these
 
 
-def combine_runs(folders: Sequence[Path], output: Path, *, cache: Path) -> TrainingOutcome:
+def combine_runs(folders: Sequence[Path], output: Path, *, cache: Path, same_split: bool = True) -> TrainingOutcome:
     """Average the best networks of finished runs.
 
     The prototypes are averaged too: the class means of a mean of logits are the means of the class means.
@@ -29,6 +30,8 @@ def combine_runs(folders: Sequence[Path], output: Path, *, cache: Path) -> Train
         folders: of two runs or more, with the same cases, split, task, preprocessing, patch and network.
         output: folder of the outcome.
         cache: where prepared cases are kept.
+        same_split: the runs have the same split, which the outcome has, too; else together they have trained on all
+            cases, as the folds of a cross-validation do.
 
     Returns:
         An outcome that can be calibrated, judged and exported as that of a run; its settings are those of the first.
@@ -43,9 +46,8 @@ def combine_runs(folders: Sequence[Path], output: Path, *, cache: Path) -> Train
     packages = [ModelPackage.read(folder / "model") for folder in folders]
     first, arguments = configs[0], [NetworkArguments.from_dict(each.card["network"]) for each in packages]
     for folder, config, own in zip(folders, configs, arguments, strict=True):
-        different = [
-            name for name in ("task", "split", "preprocessing", "text") if getattr(config, name) != getattr(first, name)
-        ]
+        parts = ("task", "preprocessing", "text", *(["split"] if same_split else []))
+        different = [name for name in parts if getattr(config, name) != getattr(first, name)]
         if tuple(config.patch_size) != tuple(first.patch_size):
             different.append("patch size")
         if dataclasses.replace(own, **_IGNORED) != dataclasses.replace(arguments[0], **_IGNORED) or own.members:
@@ -60,7 +62,8 @@ def combine_runs(folders: Sequence[Path], output: Path, *, cache: Path) -> Train
         raise ForgettableSegError(ErrorCode.RUN_MISMATCH, msg, hint="Train with score_features logits.")
     axes = tuple(own.mirror_axes for own in arguments)
     combined = dataclasses.replace(arguments[0], mirror_axes=(), members=axes)
-    config = dataclasses.replace(first, network=combined.to_dict())
+    split = first.split if same_split else Split(tuple(sorted(case.case_id for case in first.cases)), (), ())
+    config = dataclasses.replace(first, network=combined.to_dict(), split=split)
     validation = CaseCache(cache).prepare(config.select(config.split.validation), config.task, config.preprocessing)
     return TrainingOutcome(
         config=config,

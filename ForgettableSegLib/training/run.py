@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from ForgettableSegLib.cases.cache import CaseCache, PreparedCase
 from ForgettableSegLib.cases.case import CaseList
 from ForgettableSegLib.cases.findings import hearing
-from ForgettableSegLib.cases.preprocessing import prepare_case
+from ForgettableSegLib.cases.preprocessing import Preprocessing, prepare_case
 from ForgettableSegLib.cases.split import Split, split_cases
 from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
@@ -93,6 +93,7 @@ def run_training(
     group: ProcessGroup | None = None,
     cache: Path | None = None,
     started: float | None = None,
+    preprocessing: Preprocessing | None = None,
 ) -> TrainingOutcome:
     """Train a new model, or go on from a model package.
 
@@ -109,6 +110,7 @@ def run_training(
         group: the processes of a distributed run.
         cache: where prepared cases are kept; the user's cache folder if None.
         started: when the job began, as `time.monotonic` tells, from which its minutes count; None takes this moment.
+        preprocessing: of a training from scratch; planned from the training cases if None.
 
     Raises:
         ForgettableSegError: with a sentence for the user.
@@ -147,6 +149,7 @@ def run_training(
             recorder=recorder,
             device=device,
             group=group,
+            preprocessing=preprocessing,
         )
         network = build_network(config.network)
         network.set_text(text.vectors)

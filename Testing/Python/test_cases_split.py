@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ForgettableSegLib.cases.case import Case
-from ForgettableSegLib.cases.split import Split, split_cases
+from ForgettableSegLib.cases.split import Split, fold_splits, split_cases
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
 
@@ -100,3 +100,24 @@ def test_repeated_ids_and_no_cases():
         split_cases([*cases(3), *cases(1)])
     with pytest.raises(ForgettableSegError, match="no cases"):
         split_cases([])
+
+
+@given(st.integers(2, 12), st.integers(1, 3), st.integers(0, 3))
+def test_every_case_is_held_out_by_one_fold_with_its_group(groups: int, per_group: int, seed: int) -> None:
+    given_cases = cases(groups * per_group, per_group)
+    folds = min(groups, 5)
+    splits = fold_splits(given_cases, folds, ratios=(4, 1, 1), seed=seed)
+    held_out = [case_id for split in splits for case_id in split.test]
+    assert sorted(held_out) == [case.case_id for case in given_cases]
+    group_of = {case.case_id: case.group for case in given_cases}
+    for split in splits:
+        assert sorted([*split.train, *split.validation, *split.test]) == sorted(held_out)
+        parts = [{group_of[case_id] for case_id in part} for part in (split.train, split.validation, split.test)]
+        assert sum(map(len, parts)) == len(set.union(*parts)) == groups
+
+
+@pytest.mark.parametrize("folds", [1, 4])
+def test_folds_need_as_many_groups(folds: int) -> None:
+    with pytest.raises(ForgettableSegError) as caught:
+        fold_splits(cases(6, 2), folds, ratios=(4, 1, 1))
+    assert caught.value.code == ErrorCode.CASE_LIST_INVALID
