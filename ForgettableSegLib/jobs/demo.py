@@ -18,8 +18,6 @@ from ForgettableSegLib.jobs import demo_data, finetune, segment
 from ForgettableSegLib.jobs.exit_codes import EXIT_DONE
 from ForgettableSegLib.jobs.job import JobContext, JobResult
 from ForgettableSegLib.jobs.requests import DemoRequest, make_request
-from ForgettableSegLib.models.package import ModelPackage
-from ForgettableSegLib.models.registry import find_model
 
 MODEL = "hippocampus"
 """The starter model that segments, and that fine-tuning starts from."""
@@ -41,7 +39,7 @@ FINE = {"minutes": 1.0}
 
 
 def run(request: DemoRequest, context: JobContext) -> JobResult:
-    """Segment both hippocampi of the MNI152 template, then fine-tune the model to brain tissue on slabs of it.
+    """Segment both hippocampi in the whole MNI152 template, then fine-tune the model to brain tissue on slabs of it.
 
     Args:
         request: where to write and compute.
@@ -56,12 +54,14 @@ def run(request: DemoRequest, context: JobContext) -> JobResult:
     output = Path(request.output)
     seconds = {}
     started = time.monotonic()
-    cases = demo_data.write_hippocampus_cases(output / "hippocampi" / "images")
-    segmented = _segment(cases, output / "hippocampi", request.device, context)
+    head = demo_data.write_head(output / "hippocampi" / "images")
+    segmented = _segment([head], output / "hippocampi", request.device, context)
     if segmented.exit_code != EXIT_DONE:
         return segmented
-    volumes = {case["id"]: _volumes(output / "hippocampi", case["id"]) for case in cases}
-    overview = _overview(output / "hippocampi", [case["id"] for case in cases])
+    results = output / "hippocampi" / head["id"]
+    kinds = ("segmentation", "confidence", "prototype_ratio")
+    maps = {kind: results / f"{head['id']}_{kind}.nrrd" for kind in kinds}
+    overview = demo_data.write_overview(output / "hippocampi", maps)
     seconds["segment"] = round(time.monotonic() - started, 1)
     context.check_cancelled()
     started = time.monotonic()
@@ -69,9 +69,9 @@ def run(request: DemoRequest, context: JobContext) -> JobResult:
     seconds["finetune"] = round(time.monotonic() - started, 1)
     result = {
         "output": str(output),
-        "volumes_ml": volumes,
+        "volumes_ml": _volumes(results / f"{head['id']}_review.json"),
         "held_out": held_out,
-        "task": ModelPackage.read(find_model(MODEL)).task.to_dict(),
+        "task": json.loads((results / f"{head['id']}_task.json").read_text(encoding="utf-8")),
         "overview": {name: str(path) for name, path in overview.items()},
         "seconds": seconds,
     }
@@ -82,22 +82,15 @@ def run(request: DemoRequest, context: JobContext) -> JobResult:
 
 
 def _segment(cases: list[dict[str, Any]], folder: Path, device: str, context: JobContext) -> JobResult:
-    """Segment the crops with the starter model."""
+    """Segment cases with the starter model, which finds its regions by itself."""
     arguments = {"model": MODEL, "cases": cases, "output": str(folder), "device": device, "heatmap": True}
     return segment.run(make_request("segment", arguments), context)
 
 
-def _volumes(folder: Path, case: str) -> dict[str, float]:
-    """The volume of each structure of a segmented case, in ml."""
-    review = json.loads((folder / case / f"{case}_review.json").read_text(encoding="utf-8"))
+def _volumes(file: Path) -> dict[str, float]:
+    """The volume of each structure in the review of a segmented case, in ml."""
+    review = json.loads(file.read_text(encoding="utf-8"))
     return {each["name"]: round(each["volume_ml"], 3) for each in review["classes"]}
-
-
-def _overview(folder: Path, cases: Iterable[str]) -> dict[str, Path]:
-    """Lay the maps of all crops onto one grid."""
-    kinds = ("segmentation", "confidence", "prototype_ratio")
-    maps = {kind: [folder / case / f"{case}_{kind}.nrrd" for case in cases] for kind in kinds}
-    return demo_data.write_overview(folder, maps)
 
 
 def _finetune_tissue(folder: Path, device: str, context: JobContext) -> dict[str, Any]:
@@ -148,9 +141,7 @@ def _as_text(result: Mapping[str, Any]) -> str:
     """What was found and where it lies, for a person."""
     picture = result["held_out"].get("picture")
     lines = ["Volumes of the hippocampi in the MNI152 template, as the model sees them:"]
-    for case, volumes in result["volumes_ml"].items():
-        parts = ", ".join(f"{name} {volume:.2f} ml" for name, volume in volumes.items())
-        lines.append(f"  {case.replace('_', ' ')}: {parts}, together {sum(volumes.values()):.2f} ml")
+    lines += [f"  {name}: {volume:.2f} ml" for name, volume in result["volumes_ml"].items()]
     lines += ["Dice of brain tissue on slices that were kept out, before and after the last fine-tuning:"]
     lines += _dice_table(result["held_out"]["before"], result["held_out"]["after"])
     lines += [
@@ -159,7 +150,7 @@ def _as_text(result: Mapping[str, Any]) -> str:
         f"  {result['overview']['segmentation']}  label map",
         f"  {result['overview']['confidence']}  uncertainty (percentile)",
         f"  {result['overview']['prototype_ratio']}  atypicality (percentile)",
-        f"  {Path(result['output']) / 'hippocampi'}  each crop with its review, and volumes of all in summary.csv",
+        f"  {Path(result['output']) / 'hippocampi'}  results of the whole head, volumes in summary.csv",
         f"  {result['held_out']['run']}  the last training run; model/ in it is the new model",
         *([f"  {picture}  grey and white matter of a slab that was kept out"] if picture else []),
         f"  {Path(result['output']) / 'demo.json'}  these numbers",

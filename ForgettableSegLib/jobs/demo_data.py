@@ -1,4 +1,4 @@
-"""The cases of the demonstration, cut from the MNI152 template that the package nilearn ships."""
+"""The cases of the demonstration, made of the MNI152 template that the package nilearn ships."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 HIPPOCAMPUS_CENTRES = {"left_hippocampus": (-27.0, -20.0, -16.0), "right_hippocampus": (27.0, -20.0, -16.0)}
 """Where both hippocampi lie in MNI space: right, anterior, superior, in mm."""
 
-HIPPOCAMPUS_CROP = (40, 56, 42)
-"""Voxels of 1 mm (x, y, z) cut around each: the crops that the model was trained on, and a margin."""
+HEAD = "mni152"
+"""Name of the whole template as a case."""
 
 BOTH_HIPPOCAMPI_CROP = (110, 90, 62)
 """Voxels of the part of the template that pictures show."""
@@ -75,15 +75,11 @@ def crop_around(image: sitk.Image, centre_ras: tuple[float, float, float], size:
     return image[tuple(slice(start, start + extent) for start, extent in zip(low, size, strict=True))]
 
 
-def write_hippocampus_cases(folder: Path) -> list[dict[str, Any]]:
-    """Write a crop around each hippocampus; return them as cases of a request."""
-    image = template("t1")
-    cases = []
-    for case_id, centre in HIPPOCAMPUS_CENTRES.items():
-        path = folder / f"{case_id}.nii.gz"
-        write(crop_around(image, centre, HIPPOCAMPUS_CROP), path)
-        cases.append({"id": case_id, "images": [str(path)]})
-    return cases
+def write_head(folder: Path) -> dict[str, Any]:
+    """Write the whole template; return it as a case of a request."""
+    path = folder / f"{HEAD}.nii.gz"
+    write(template("t1"), path)
+    return {"id": HEAD, "images": [str(path)]}
 
 
 def write_tissue_cases(folder: Path) -> list[dict[str, Any]]:
@@ -108,27 +104,22 @@ def write_tissue_cases(folder: Path) -> list[dict[str, Any]]:
     return cases
 
 
-def write_overview(folder: Path, parts: dict[str, list[Path]]) -> dict[str, Path]:
-    """Write the part of the template that holds both hippocampi, and lay the maps of the two crops onto its grid.
+def write_overview(folder: Path, parts: dict[str, Path]) -> dict[str, Path]:
+    """Write the part of the template that holds both hippocampi, and the same part of maps of the whole of it.
 
     Args:
         folder: receives the volumes.
-        parts: for each name of a map, its files, one a crop. The crops do not overlap.
+        parts: the file of each map by its name.
 
     Returns:
         The path of each map, and of the image under "image".
     """
     left, right = HIPPOCAMPUS_CENTRES.values()
     middle = tuple((one + other) / 2 for one, other in zip(left, right, strict=True))
-    image = crop_around(template("t1"), middle, BOTH_HIPPOCAMPI_CROP)
-    paths = {"image": folder / "hippocampi.nrrd"}
-    write(image, paths["image"])
-    for name, files in parts.items():
-        crops = [sitk.ReadImage(str(file)) for file in files]
-        # The grids differ by whole voxels, so nearest neighbours copy the values.
-        whole = sum(sitk.Resample(crop, image, sitk.Transform(), sitk.sitkNearestNeighbor, 0) for crop in crops)
-        paths[name] = folder / f"hippocampi_{name}.nrrd"
-        write(whole, paths[name])
+    paths = {name: folder / f"hippocampi_{name}.nrrd" for name in parts} | {"image": folder / "hippocampi.nrrd"}
+    write(crop_around(template("t1"), middle, BOTH_HIPPOCAMPI_CROP), paths["image"])
+    for name, file in parts.items():
+        write(crop_around(sitk.ReadImage(str(file)), middle, BOTH_HIPPOCAMPI_CROP), paths[name])
     return paths
 
 

@@ -56,11 +56,11 @@ def test_the_demonstration_segments_fine_tunes_and_says_where_all_lies(
     done = demo.run(request, JobContext(job="demo", sink=events.append))
     assert done.exit_code == 0, [event for event in events if event["event"] == "case_failed"]
     assert json.loads((tmp_path / "out" / "demo.json").read_text()) == done.result
-    for case in demo_data.HIPPOCAMPUS_CENTRES:
-        labels = sitk.ReadImage(str(tmp_path / "out" / "hippocampi" / case / f"{case}_segmentation.nrrd"))
-        voxels = [int((sitk.GetArrayFromImage(labels) == value).sum()) for value in (1, 2)]
-        expected = dict(zip(("anterior", "posterior"), (count / 1000 for count in voxels), strict=True))
-        assert done.result["volumes_ml"][case] == pytest.approx(expected, abs=1e-3)
+    case = demo_data.HEAD
+    labels = sitk.ReadImage(str(tmp_path / "out" / "hippocampi" / case / f"{case}_segmentation.nrrd"))
+    voxels = [int((sitk.GetArrayFromImage(labels) == value).sum()) for value in (1, 2)]
+    expected = dict(zip(("anterior", "posterior"), (count / 1000 for count in voxels), strict=True))
+    assert done.result["volumes_ml"] == pytest.approx(expected, abs=1e-3)
     for part in ("before", "after"):
         assert set(done.result["held_out"][part]) == {"mean", "grey matter", "white matter"}
     assert (Path(done.result["held_out"]["model"]) / "model.json").is_file()
@@ -102,20 +102,22 @@ def test_the_picture_shows_outlines_and_heat_at_both_hippocampi(tmp_path: Path) 
 
 def write_made_up_result(folder: Path) -> None:
     """What the jobs leave, with a ball instead of each hippocampus."""
-    parts: dict[str, list[Path]] = {"segmentation": [], "confidence": []}
-    for case in demo_data.write_hippocampus_cases(folder / "hippocampi"):
-        image = sitk.ReadImage(case["images"][0])
-        grid = np.stack(np.meshgrid(*(np.arange(n) - n / 2 for n in image.GetSize()[::-1]), indexing="ij"))
-        distance = np.sqrt((grid**2).sum(0))
-        arrays = {
-            "segmentation": (distance < 10).astype(np.uint8),
-            "confidence": np.where(np.abs(distance - 14) < 2, 95, 0).astype(np.float32),
-        }
-        for name, array in arrays.items():
-            volume = sitk.GetImageFromArray(array)
-            volume.CopyInformation(image)
-            parts[name].append(folder / f"{case['id']}_{name}.nrrd")
-            demo_data.write(volume, parts[name][-1])
+    image = sitk.ReadImage(demo_data.write_head(folder / "hippocampi")["images"][0])
+    grid = np.stack(np.meshgrid(*(np.arange(n) for n in image.GetSize()[::-1]), indexing="ij"))
+    distances = []
+    for right, anterior, superior in demo_data.HIPPOCAMPUS_CENTRES.values():
+        centre = image.TransformPhysicalPointToIndex((-right, -anterior, superior))[::-1]
+        distances.append(np.sqrt(((grid - np.reshape(centre, (3, 1, 1, 1))) ** 2).sum(0)))
+    distance = np.minimum(*distances)
+    arrays = {
+        "segmentation": (distance < 10).astype(np.uint8),
+        "confidence": np.where(np.abs(distance - 14) < 2, 95, 0).astype(np.float32),
+    }
+    parts = {name: folder / f"{demo_data.HEAD}_{name}.nrrd" for name in arrays}
+    for name, array in arrays.items():
+        volume = sitk.GetImageFromArray(array)
+        volume.CopyInformation(image)
+        demo_data.write(volume, parts[name])
     overview = demo_data.write_overview(folder / "hippocampi", parts)
     classes = [{**each, "color": [60, 120, 255]} for each in TASK["classes"]]
     result = {"overview": {name: str(path) for name, path in overview.items()}, "task": {**TASK, "classes": classes}}
