@@ -53,6 +53,7 @@ def test_every_end_of_a_job_leaves_one_sentence() -> None:
         "Finished, but some cases failed.": {"event": "done", "exit_code": 1, "result": {}},
         "The model is gone. Import it.": {
             "event": "failed",
+            "code": "MODEL_MISSING",
             "text": "The model is gone.",
             "hint": "Import it.",
             "log": "",
