@@ -221,7 +221,8 @@ class Trainer:
         if self.validated_at == iteration and self.last_dice is not None:
             row["validation_dice"] = self.last_dice
         self.recorder.iteration(row, replays=int(self.miner.replays.sum()), capacity=self.miner.bank.capacity)
-        self.recorder.progress("train", self.iteration, self.total)
+        if self.planned is not None or self.seconds_a_step:  # else nobody knows yet how many there will be
+            self.recorder.progress("train", self.iteration, self.total)
         if self.iteration % settings.checkpoint_every == 0:
             self.save()
 
@@ -245,7 +246,7 @@ class Trainer:
         known = [value for value in dice if not math.isnan(value)]
         self.last_dice = sum(known) / len(known) if known else None
         self.validated_at = self.iteration
-        self.validations += 1
+        self.validations += self.iteration > 0  # that of the start is none of those spread over the time
         # Without a measure the last model is the best one.
         if self.best is None or self.last_dice is None or self.last_dice > self.best["mean"]:
             self.best = self._snapshot(self.last_dice or 0.0, dice)

@@ -6,6 +6,7 @@ import csv
 import itertools
 import json
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -230,6 +231,30 @@ def test_minutes_set_the_length(cases: CaseList, tmp_path: Path, monkeypatch: py
     rates = [float(row["learning_rate"]) for row in rows]
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] < 0.1 * rates[0], "the rate falls to its end, whatever the speed"
+
+
+def test_a_fine_tuning_by_time_validates_its_start_beside_the_others_and_guesses_no_length(
+    cases: CaseList, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Steps(Listener):
+        told: ClassVar[list[tuple[float, float]]] = []
+
+        def progress(self, phase: str, step: float, of: float, *, case: str | None = None) -> None:
+            if phase == "train":
+                self.told.append((step, of))
+
+    package = model_package(train(cases, tmp_path / "first", settings={"iterations": 1}), device=CPU, calibration={})
+    looks = itertools.count()
+    monkeypatch.setattr(trainer.time, "monotonic", lambda: 0.05 * next(looks))
+    listener = Steps()
+    settings = {"minutes": 0.3, "validate_every": None}
+    last = train(cases, tmp_path / "run", listener, settings=settings, start=package).iterations
+    validated = [iteration for name, iteration, _ in listener.metrics if name == "validation"]
+    assert validated[0] == 0
+    assert len(validated) >= 4
+    assert validated[1] / last < 1.5 / (len(validated) - 1), "they are spread evenly, the first as the others"
+    step, of = listener.told[0]
+    assert of > step + 1
 
 
 def test_a_run_by_time_can_be_resumed(cases: CaseList, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
