@@ -69,7 +69,9 @@ def test_one_case_validates_and_exits_with_0(tmp_path: Path, capsys: pytest.Capt
     table, task = listed(tmp_path, 1)
     assert main(["validate", str(table), "--task", str(task)]) == 0
     captured = capsys.readouterr()
-    assert captured.out == "1 cases: 0 errors, 0 warnings.\n"
+    *table_lines, last = captured.out.splitlines()
+    assert last == "1 cases: 0 errors, 0 warnings."
+    assert any(line.startswith("ball00  20 x 24 x 6") for line in table_lines)
     assert "validate: 1 of 1" in captured.err
 
 

@@ -119,7 +119,9 @@ def test_segmentation_and_maps_lie_on_the_grid_of_the_image(segmented) -> None:
         assert volume.GetDirection() == image.GetDirection()
     labels = sitk.GetArrayFromImage(sitk.ReadImage(str(found["segmentation"])))
     probabilities = sitk.GetArrayFromImage(sitk.ReadImage(str(found["probabilities"])))
-    assert np.array_equal(labels, probabilities.argmax(-1))
+    # What is not the largest piece of its class may be taken away; nothing else may differ.
+    assert np.array_equal(labels[labels > 0], probabilities.argmax(-1)[labels > 0])
+    assert labels.any()
 
 
 def test_the_summary_holds_a_row_a_case(segmented) -> None:

@@ -82,7 +82,7 @@ def test_spacing_that_no_scanner_has(folder: Path, step: float) -> None:
 @pytest.mark.usefixtures("frugal")
 def test_spacing_that_would_fill_the_memory_fails_the_case_alone(folder: Path, tmp_path: Path) -> None:
     edit_card(folder, lambda card: card["preprocessing"].update(spacing=[None, 1e-4, 1e-4]))
-    image = save(tmp_path / "image.nrrd", np.ones((2, 16, 16), np.float32))
+    image = save(tmp_path / "image.nrrd", np.arange(512, dtype=np.float32).reshape(2, 16, 16))
     cases = [{"id": "a", "images": [str(image)]}]
     done, events = run("segment", model=str(folder), cases=cases, output=str(tmp_path / "out"), device="cpu")
     assert done.exit_code == 1
