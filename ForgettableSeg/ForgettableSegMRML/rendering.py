@@ -178,7 +178,7 @@ def _titleStrip(title: str, width: int) -> vtk.vtkImageData:
 def _keyStrip(key: _Key, width: int) -> vtk.vtkImageData:
     """Names beside squares of the segments' colours, in as many rows as it takes, and the heatmap's colour bar."""
     barWidth = _BAR_WIDTH + textWidth(key.heatTitle, _KEY_SIZE) + 90 if key.heatColors else 0
-    rows = _wrapped([name for name, _color in key.segments], width - barWidth - 2 * _KEY_MARGIN)
+    rows = _wrapped([name for name, _color in key.segments], width - barWidth - 4 * _KEY_MARGIN)
     height = max(1, len(rows)) * _KEY_ROW + _KEY_MARGIN
     window, renderer = offscreenWindow((width, height))
     segment = 0

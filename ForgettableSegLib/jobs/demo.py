@@ -34,7 +34,7 @@ ROUGH = {"iterations": 10, "validate_every": 10}
 ROUGH_HEADING = "First training: a rough model of brain tissue out of the one for the hippocampus."
 FINE_HEADING = "Second training: the rough model is fine-tuned, with hard samples replayed."
 
-FINE = {"minutes": 1.0}
+FINE = {"minutes": 2.0}
 """Length of the second, whose gain is shown."""
 
 
