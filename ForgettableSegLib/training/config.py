@@ -302,8 +302,8 @@ def _planned(
     seconds = None
     if settings.minutes is not None:
         with torch.random.fork_rng():  # the plan must not change which weights the network begins with
-            seconds = -group.smallest(
-                -measure_speed(features, channels=channels, spatial_dims=settings.spatial_dims, device=device)
+            seconds = group.largest(
+                measure_speed(features, channels=channels, spatial_dims=settings.spatial_dims, device=device)
             )
     plan = plan_training(
         prepared_shapes(training, preprocessing),

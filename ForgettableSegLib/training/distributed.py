@@ -57,6 +57,10 @@ class ProcessGroup:
         dist.all_reduce(tensor, op=dist.ReduceOp.MIN)
         return float(tensor)
 
+    def largest(self, value: float) -> float:
+        """The largest of the ranks' values."""
+        return -self.smallest(-value)
+
     def any(self, flag: bool) -> bool:
         """Whether the flag is set on any rank."""
         return self.smallest(-float(flag)) < 0

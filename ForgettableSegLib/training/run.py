@@ -298,9 +298,9 @@ def _time_budget(trainer: Trainer, config: RunConfig, started: float) -> TimeBud
     afterwards = len(cases) * segmenting * (1 + images) + judged * (2 * reading + images * segmenting)
     return TimeBudget.plan(
         minutes=config.settings.minutes,
-        spent=-group.smallest(started - time.monotonic()),
-        validation=-group.smallest(-len(cases) * segmenting / group.world_size),
-        afterwards=-group.smallest(-afterwards),
+        spent=group.largest(time.monotonic() - started),
+        validation=group.largest(len(cases) * segmenting / group.world_size),
+        afterwards=group.largest(afterwards),
     )
 
 

@@ -158,7 +158,7 @@ class Trainer:
         """Time passes for all ranks as for the slowest."""
         self.elapsed_s = self.stopwatch.read()
         if self.budget is not None:
-            self.elapsed_s = -self.group.smallest(-self.elapsed_s)
+            self.elapsed_s = self.group.largest(self.elapsed_s)
         decay = SPEED_DECAY if self.seconds_a_step else 0.0
         self.seconds_a_step = decay * self.seconds_a_step + (1 - decay) * seconds
 
@@ -242,7 +242,7 @@ class Trainer:
         begun = self.stopwatch.read()
         dice = self.measure_dice(self.validation_cases) if self.validation_cases else []
         if self.budget is not None:
-            self.budget.correct(-self.group.smallest(begun - self.stopwatch.read()))
+            self.budget.correct(self.group.largest(self.stopwatch.read() - begun))
         known = [value for value in dice if not math.isnan(value)]
         self.last_dice = sum(known) / len(known) if known else None
         self.validated_at = self.iteration
