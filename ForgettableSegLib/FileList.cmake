@@ -111,10 +111,12 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/network/blocks.py
   ForgettableSegLib/network/build.py
   ForgettableSegLib/network/context.py
+  ForgettableSegLib/network/distributions.py
   ForgettableSegLib/network/ensemble.py
   ForgettableSegLib/network/forward.py
   ForgettableSegLib/network/fusion.py
   ForgettableSegLib/network/mirror.py
+  ForgettableSegLib/network/outputs.py
   ForgettableSegLib/network/unet.py
   ForgettableSegLib/resources.py
   ForgettableSegLib/text/__init__.py
@@ -123,6 +125,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/text/store.py
   ForgettableSegLib/threads.py
   ForgettableSegLib/training/__init__.py
+  ForgettableSegLib/training/allowed_values.py
   ForgettableSegLib/training/augmentation.py
   ForgettableSegLib/training/boundary.py
   ForgettableSegLib/training/budget.py
@@ -130,6 +133,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/training/config.py
   ForgettableSegLib/training/deformation.py
   ForgettableSegLib/training/distributed.py
+  ForgettableSegLib/training/distribution_loss.py
   ForgettableSegLib/training/ensemble.py
   ForgettableSegLib/training/export.py
   ForgettableSegLib/training/files.py

@@ -12,28 +12,36 @@ from torch import Tensor, nn
 from ForgettableSegLib.mining.prototypes import Prototypes
 from ForgettableSegLib.mining.scores import difficulty_scores, estimated_difficulty
 
-FeatureKind = Literal["centred", "logits", "penultimate"]
+FeatureKind = Literal["centred", "logits", "penultimate", "scdl"]
 
 
 def feature_kind(settings: Mapping[str, Any]) -> FeatureKind:
-    """Which features a training with these settings (``score_mode``, ``score_features``) made prototypes of."""
+    """Which features a training with these settings (``score_mode``, ``score_features``) made prototypes of.
+
+    With ``prototypes`` that the network has learnt itself it is their kind: the features are distances to them then.
+    """
+    if settings.get("prototypes", "ema") != "ema":
+        return settings["prototypes"]
     if settings.get("score_features") == "penultimate":
         return "penultimate"
     return "logits" if settings.get("score_mode") == "paper" else "centred"
 
 
 class _LogitsAndFeatures(nn.Module):
-    """A network whose output is its logits and penultimate features in one tensor ``[B, C + D, *S]``."""
+    """A network whose output is its logits and what its prototypes are compared with, ``[B, C + D, *S]``."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, kind: FeatureKind) -> None:
         super().__init__()
         self.network = network
+        self.kind = kind
         self.context_slices = getattr(network, "context_slices", 0)
         self.mirror_axes = getattr(network, "mirror_axes", ())
         self.train(network.training)
 
     def forward(self, image: Tensor) -> Tensor:
-        return torch.cat(self.network.forward_with_features(image), dim=1)
+        if self.kind == "penultimate":
+            return torch.cat(self.network.forward_with_features(image), dim=1)
+        return torch.cat(self.network.forward_with_distances(image, self.kind), dim=1)
 
 
 @dataclass(frozen=True)
@@ -42,7 +50,8 @@ class Scorer:
 
     Args:
         prototypes: of the trained model; they also tell the number of classes.
-        kind: what they are means of: logits centred over the classes, plain logits, or penultimate features.
+        kind: what they are means of: logits centred over the classes, plain logits, or penultimate features; else what
+            the network itself has learnt of the classes, and measures the distances to.
     """
 
     prototypes: Prototypes
@@ -55,7 +64,7 @@ class Scorer:
 
     def module(self, network: nn.Module) -> nn.Module:
         """The network to run, so that its output can be scored."""
-        return _LogitsAndFeatures(network) if self.kind == "penultimate" else network
+        return network if self.kind in ("centred", "logits") else _LogitsAndFeatures(network, self.kind)
 
     def logits(self, output: Tensor) -> Tensor:
         """The logits ``[C, s, H, W]`` in an output ``[C (+ D), s, H, W]``."""

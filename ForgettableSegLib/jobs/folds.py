@@ -53,9 +53,10 @@ def train_folds(request: TrainRequest, context: JobContext) -> JobResult:
             raise ForgettableSegError(ErrorCode.REQUEST_INVALID, message, hint="Start the command without torchrun.")
     folder = Path(request.run).absolute()
     settings = TrainingSettings.from_dict(request.settings)
-    if settings.pbs and settings.score_features == "penultimate":
-        message = "Models whose scores are made of penultimate features cannot be averaged."
-        raise ForgettableSegError(ErrorCode.SETTING_INVALID, message, hint="Set score_features to logits.")
+    if settings.has_own_prototypes:
+        message = "Models whose scores are not made of logits cannot be averaged."
+        hint = "Set score_features to logits and prototypes to ema."
+        raise ForgettableSegError(ErrorCode.SETTING_INVALID, message, hint=hint)
     if settings.synthesis is not None:
         message = "Folds are for cases with images of their own, not for synthetic ones."
         raise ForgettableSegError(ErrorCode.SETTING_INVALID, message, hint="Leave synthesis or the folds out.")

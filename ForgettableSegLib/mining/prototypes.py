@@ -85,7 +85,8 @@ class Prototypes:
     @classmethod
     def from_tensors(cls, mean: Tensor, variance: Tensor, count: Tensor) -> Prototypes:
         """Prototypes as a model package holds them, for scoring: ``mean [C, D]``, ``variance [C]``, ``count [C]``."""
-        prototypes = cls(*mean.shape, device=mean.device)
+        kind = Prototypes if mean.shape[1] else LearnedPrototypes
+        prototypes = kind(*mean.shape, device=mean.device)
         prototypes.load_state_dict({"mean": mean, "variance": variance, "count": count})
         return prototypes
 
@@ -103,6 +104,23 @@ class Prototypes:
     def initialised(self) -> Tensor:
         """``[C]`` bool: the classes that have been seen at all."""
         return self.count > 0
+
+    def distances(self, features: Tensor) -> Tensor:
+        """d2: squared distance of every voxel to every prototype, divided by D.
+
+        By ``||f||^2 - 2 f.mu + ||mu||^2``: no array of B x C x D x N is ever made.
+
+        Args:
+            features: f, float32 ``[B, D, N]``.
+
+        Returns:
+            float32 ``[B, C, N]``, at least 0.
+        """
+        mean = self.mean.to(features.device)
+        f2 = features.square().sum(1, keepdim=True)
+        mu2 = mean.square().sum(1).view(1, -1, 1)
+        cross = torch.matmul(mean, features)
+        return (f2 + mu2).sub_(cross, alpha=2).clamp_min_(0).div_(self.feature_size)
 
     @torch.no_grad()
     def update(self, features: Tensor, labels: Tensor, all_reduce: AllReduce | None = None) -> None:
@@ -125,7 +143,7 @@ class Prototypes:
             current_mean = torch.where(seen[:, None], current_mean, self.mean)
             self.mean = keep[:, None] * self.mean + (1 - keep[:, None]) * current_mean
             spread = current_square - 2 * (current_mean * self.mean).sum(1) + self.mean.square().sum(1)
-            spread = torch.where(seen, spread.clamp_min(0) / self.feature_size, self.variance)
+            spread = torch.where(seen, spread.clamp_min(0) / max(1, self.feature_size), self.variance)
             self.variance = keep * self.variance + (1 - keep) * spread
             self.count = self.count + seen
 
@@ -180,3 +198,31 @@ class Prototypes:
             state[name].detach().to(device=tensor.device, dtype=tensor.dtype, copy=True)
             for name, tensor in self.state_dict().items()
         )
+
+
+class LearnedPrototypes(Prototypes):
+    """The spread of distances to prototypes that the network has learnt itself, and measures the distances to.
+
+    What takes the place of the features is d2 ``[B, C, *S]``: the squared distance of each voxel to what the network
+    knows of each class, such as a distribution. There is no mean to be kept, ``mean`` is ``[C, 0]``; s2 is a running
+    mean of d2 of the own class, so that T1 and T2 are in units of the usual distance whatever the network calls far.
+    """
+
+    def distances(self, features: Tensor) -> Tensor:
+        """d2 as the network measured it, ``[B, C, N]``; a copy, for callers compute in place."""
+        return features.clone()
+
+    def _current(self, features: Tensor, labels: Tensor, all_reduce: AllReduce | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Nothing ``[C, 0]``, mean d2 of the own class ``[C]`` and voxels ``[C]`` of each class in this batch."""
+        masks = class_masks(labels, self.num_classes)
+        sums = (masks * features.detach().flatten(2).float()).sum((0, 2))
+        totals = torch.stack([sums, masks.sum((0, 2))])
+        if all_reduce is not None:
+            all_reduce(totals)
+        return self.mean, totals[0] / totals[1].clamp_min(1), totals[1]
+
+    def _check(self, features: Tensor, labels: Tensor) -> None:
+        if features.shape != (len(labels), self.num_classes, *labels.shape[1:]):
+            shapes = f"distances {tuple(features.shape)} and labels {tuple(labels.shape)}"
+            msg = f"{shapes} do not fit {self.num_classes} classes"
+            raise ValueError(msg)

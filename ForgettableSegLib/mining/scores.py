@@ -89,24 +89,6 @@ class TermStatistics:
         self.count = int(state["count"])
 
 
-def squared_distances(features: Tensor, prototypes: Prototypes) -> Tensor:
-    """d2: squared distance of every voxel to every prototype, divided by D.
-
-    By ``||f||^2 - 2 f.mu + ||mu||^2``: no array of B x C x D x N is ever made.
-
-    Args:
-        features: f, float32 ``[B, D, N]``.
-
-    Returns:
-        float32 ``[B, C, N]``, at least 0.
-    """
-    mean = prototypes.mean.to(features.device)
-    f2 = features.square().sum(1, keepdim=True)
-    mu2 = mean.square().sum(1).view(1, -1, 1)
-    cross = torch.matmul(mean, features)
-    return (f2 + mu2).sub_(cross, alpha=2).clamp_min_(0).div_(prototypes.feature_size)
-
-
 def true_class(values: Tensor, index: Tensor) -> Tensor:
     """The channel of each voxel's own class: ``values [B, C, N]`` at ``index [B, N]`` (int64), ``[B, N]``."""
     return values.gather(1, index.unsqueeze(1)).squeeze(1)
@@ -291,7 +273,7 @@ def _terms(
             dim=1,
         )
     f = centred(logits) if features is None else features.detach().float()
-    distances = squared_distances(f.flatten(2), prototypes)
+    distances = prototypes.distances(f.flatten(2))
     initialised = prototypes.initialised.to(z.device)
     if mode == "bounded":
         spread = prototypes.variance.to(z.device).view(1, -1, 1)
@@ -345,7 +327,7 @@ def estimated_difficulty(logits: Tensor, prototypes: Prototypes, *, features: Te
         predicted = z.max(1).indices
         confidence = true_class(z.log_softmax(1), predicted).exp()
         f = centred(logits) if features is None else features.detach().float()
-        distances = squared_distances(f.flatten(2), prototypes).sqrt_()
+        distances = prototypes.distances(f.flatten(2)).sqrt_()
         unknown = ~prototypes.initialised.to(z.device)
         distances[:, unknown] = torch.inf
         own = true_class(distances, predicted)

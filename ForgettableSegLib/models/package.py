@@ -218,7 +218,7 @@ class ModelPackage:
 
     @property
     def prototypes(self) -> dict[str, Tensor] | None:
-        """ "mean" [C, D], "variance" [C] and "count" [C]; None where it was trained without."""
+        """ "mean" [C, D], "variance" [C] and "count" [C]; None where it was trained without. D is 0 for learnt ones."""
         return self._under(_PROTOTYPES) or None
 
     @property
@@ -270,9 +270,11 @@ def _check_tensors(card: Mapping[str, Any], tensors: Mapping[str, Tensor], sourc
     classes = card["network"]["out_channels"]
     expected = {f"{_NETWORK}{name}": tuple(value.shape) for name, value in network.state_dict().items()}
     if any(name.startswith(_PROTOTYPES) for name in tensors):
-        # The prototypes are means of logits or of penultimate features.
+        # The prototypes are means of logits or of penultimate features, or the network has learnt them itself.
         given = tuple(tensors[f"{_PROTOTYPES}mean"].shape) if f"{_PROTOTYPES}mean" in tensors else ()
         length = classes if given == (classes, classes) else network.feature_size
+        if card.get("training", {}).get("prototypes", "ema") != "ema":
+            length = 0
         expected[f"{_PROTOTYPES}mean"] = (classes, length)
         expected[f"{_PROTOTYPES}variance"] = expected[f"{_PROTOTYPES}count"] = (classes,)
     for name, shape in expected.items():

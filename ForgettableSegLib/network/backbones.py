@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 from ForgettableSegLib.network.arguments import UNETR_PATCH
+from ForgettableSegLib.network.outputs import Outputs
 
 
 class Backbone(nn.Module):
@@ -36,6 +37,7 @@ class Backbone(nn.Module):
     """
 
     feature_size = 0  # there are no penultimate features to be had
+    distributions = None
 
     def __init__(
         self,
@@ -86,9 +88,9 @@ class Backbone(nn.Module):
         logits = self(image)
         return logits, logits[:, :0]
 
-    def forward_supervised(self, image: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def forward_supervised(self, image: Tensor) -> Outputs:
         """As `forward_with_features`; no lower level is supervised."""
-        return *self.forward_with_features(image), []
+        return Outputs(*self.forward_with_features(image), [])
 
     def forward(self, image: Tensor) -> Tensor:
         """Image [B, in_channels, *S] to logits z [B, C, *S]."""

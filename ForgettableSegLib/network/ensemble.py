@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ForgettableSegLib.network.outputs import Outputs
+
 
 class Ensemble(nn.Module):
     """Networks of the same arguments that were trained apart; its logits are the mean of theirs.
@@ -17,6 +19,7 @@ class Ensemble(nn.Module):
 
     mirror_axes = ()  # its members have their own
     feature_size = 0  # penultimate features of different trainings do not belong together
+    distributions = None  # nor do their distributions of classes
 
     def __init__(self, members: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -33,12 +36,12 @@ class Ensemble(nn.Module):
         logits = self(image)
         return logits, logits[:, :0]
 
-    def forward_supervised(self, image: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+    def forward_supervised(self, image: Tensor) -> Outputs:
         """As `forward_with_features`, and the mean logits of the members' supervised lower levels."""
         outputs = [member.forward_supervised(image) for member in self.members]
-        logits = torch.stack([each[0] for each in outputs]).mean(0)
-        levels = zip(*(each[2] for each in outputs), strict=True)
-        return logits, logits[:, :0], [torch.stack(level).mean(0) for level in levels]
+        logits = torch.stack([each.logits for each in outputs]).mean(0)
+        levels = zip(*(each.lower for each in outputs), strict=True)
+        return Outputs(logits, logits[:, :0], [torch.stack(level).mean(0) for level in levels])
 
     def forward(self, image: Tensor) -> Tensor:
         """Image [B, in_channels, *S] to logits z [B, C, *S]."""

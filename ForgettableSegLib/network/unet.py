@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ForgettableSegLib.network.blocks import SLOPE, Convolutions, Down, Up
+from ForgettableSegLib.network.distributions import ClassDistributions
 from ForgettableSegLib.network.fusion import TextGuidedFusion
+from ForgettableSegLib.network.outputs import Outputs
 
 
 class TextGuidedUNet(nn.Module):
@@ -30,6 +32,7 @@ class TextGuidedUNet(nn.Module):
         dropout: probability in every convolution block.
         mirror_axes: see :func:`~ForgettableSegLib.network.mirror.mirrored_mean`.
         deep_supervision: output layers at the lower levels of the decoder too, for the training.
+        distributions: the classes have learnable distributions, see :class:`ClassDistributions`.
 
     Raises:
         ForgettableSegError: SETTING_INVALID from the fusion; the other values are checked by ``build_network``.
@@ -50,6 +53,7 @@ class TextGuidedUNet(nn.Module):
         context_slices: int = 0,
         mirror_axes: Sequence[int] = (),
         deep_supervision: bool = False,
+        distributions: bool = False,
     ) -> None:
         super().__init__()
         self.context_slices = context_slices
@@ -76,6 +80,7 @@ class TextGuidedUNet(nn.Module):
             num_heads=num_heads,
             text_learned=text_learned,
         )
+        self.distributions = ClassDistributions(out_channels, features[0]) if distributions else None
 
     def set_text(self, vectors: Tensor) -> None:
         """Put the text embeddings [C-1, L] in place (nothing to do where fusion is ``none``)."""
@@ -105,18 +110,25 @@ class TextGuidedUNet(nn.Module):
         features = self.decode(self.encode(image))[0]
         return self.output(features)[crop], features[crop]
 
-    def forward_supervised(self, image: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Logits and features as `forward_with_features`, and the logits of the supervised lower levels.
-
-        Those of level i are [B, C, *ceil(S / 2^i)]: a voxel of them lies on every 2^i-th voxel of the image.
-        """
+    def forward_supervised(self, image: Tensor) -> Outputs:
+        """All outputs; a voxel of the supervised lower level i lies on every 2^i-th voxel of the image."""
         crop = (..., *(slice(0, n) for n in image.shape[2:]))
-        maps = self.decode(self.encode(image))
+        encoded = self.encode(image)
+        maps = self.decode(encoded)
         lower = []
         for level, output in enumerate(self.lower_outputs, start=1):
             size = (math.ceil(n / 2**level) for n in image.shape[2:])
             lower.append(output(maps[level])[(..., *(slice(0, n) for n in size))])
-        return self.output(maps[0])[crop], maps[0][crop], lower
+        return Outputs(self.output(maps[0])[crop], maps[0][crop], lower, encoded[-1])
+
+    def forward_with_distances(self, image: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+        """Logits [B, C, *S], and each voxel's squared distances to what was learnt of the classes, [B, C, *S]."""
+        outputs = self.forward_supervised(image)
+        return outputs.logits, self.distances(outputs, kind)
+
+    def distances(self, outputs: Outputs, kind: str) -> Tensor:
+        """Squared distances [B, C, *S] to the classes' distributions ("scdl"), float32, without gradient."""
+        return self.distributions.distances(outputs.features)
 
     def forward(self, image: Tensor) -> Tensor:
         """Image [B, in_channels, *S] to logits z [B, C, *S]."""

@@ -347,7 +347,11 @@ def _network_arguments(
         "out_channels": task.num_classes,
         "text_shape": None if fusion == "none" else tuple(text.vectors.shape),
         "text_learned": text.learned and fusion != "none",
+        "distributions": settings.aux_loss == "scdl",
     }
+    if start is not None and before.members and of_classes["distributions"]:
+        msg = f"The model {start.name} is an average of several networks, which share no distributions of the classes."
+        raise ForgettableSegError(ErrorCode.SETTING_INVALID, msg, hint="Leave aux_loss out, or train from scratch.")
     if start is not None:
         return dataclasses.replace(before, **of_classes)
     return NetworkArguments(

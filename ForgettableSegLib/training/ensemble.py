@@ -57,9 +57,10 @@ def combine_runs(folders: Sequence[Path], output: Path, *, cache: Path, same_spl
         if different:
             msg = f"The run in {folder} cannot be averaged with {folders[0]}: their {' and '.join(different)} differ."
             raise ForgettableSegError(ErrorCode.RUN_MISMATCH, msg)
-    if any(config.settings.score_features == "penultimate" and config.settings.pbs for config in configs):
-        msg = "Networks whose prototypes are means of penultimate features cannot be averaged."
-        raise ForgettableSegError(ErrorCode.RUN_MISMATCH, msg, hint="Train with score_features logits.")
+    if any(config.settings.has_own_prototypes for config in configs):
+        msg = "Networks whose prototypes are not means of logits cannot be averaged."
+        hint = "Train with score_features logits and prototypes ema."
+        raise ForgettableSegError(ErrorCode.RUN_MISMATCH, msg, hint=hint)
     axes = tuple(own.mirror_axes for own in arguments)
     combined = dataclasses.replace(arguments[0], mirror_axes=(), members=axes)
     split = first.split if same_split else Split(tuple(sorted(case.case_id for case in first.cases)), (), ())

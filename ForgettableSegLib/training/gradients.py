@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.network.distributions import Tokens
+from ForgettableSegLib.network.outputs import Outputs
 from ForgettableSegLib.training.distributed import ProcessGroup
+from ForgettableSegLib.training.distribution_loss import distribution_loss
 from ForgettableSegLib.training.losses import supervised_loss
 from ForgettableSegLib.training.patches import Batch
 from ForgettableSegLib.training.settings import TrainingSettings
@@ -20,15 +23,21 @@ from ForgettableSegLib.training.weight_average import WeightAverage
 
 
 class SupervisedOutputs(nn.Module):
-    """The network with all outputs from `forward`, which is what DistributedDataParallel wraps."""
+    """The network with all outputs from `forward`, which is what DistributedDataParallel wraps.
+
+    The tokens of SCDL are among them, so that its encoder takes part where gradients are shared.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
-        """Logits (B, C, *S), penultimate features (B, D, *S) and lower logits of images (B, Ch, *S)."""
-        return self.network.forward_supervised(images)
+    def forward(self, images: Tensor) -> tuple[Outputs, Tokens | None]:
+        """All outputs for images (B, Ch, *S), and the tokens where the classes have distributions."""
+        outputs = self.network.forward_supervised(images)
+        if self.network.distributions is None:
+            return outputs, None
+        return outputs, self.network.distributions(outputs.features)
 
 
 @dataclass
@@ -36,11 +45,12 @@ class Pass:
     """A forward and backward pass: the loss, and what mining looks at (all detached, float32).
 
     Args:
-        loss: scalar.
+        loss: scalar, that of the network without what is learnt beside it.
         logits: (B, C, *S).
-        features: (B, D, *S), None where the prototypes are means of the logits.
+        features: (B, D, *S) what the prototypes are compared with, None where that is the logits.
         losses: (B,).
         weight: that the loss had in the gradient.
+        auxiliary: the auxiliary loss, None where there is none.
     """
 
     loss: float
@@ -48,6 +58,19 @@ class Pass:
     features: Tensor | None
     losses: Tensor
     weight: float
+    auxiliary: float | None = None
+
+    @classmethod
+    def joined(cls, parts: Sequence[Pass]) -> Pass:
+        """The pass of a batch that was computed in parts."""
+        return cls(
+            sum(part.loss for part in parts),
+            torch.cat([part.logits for part in parts]),
+            None if parts[0].features is None else torch.cat([part.features for part in parts]),
+            torch.cat([part.losses for part in parts]),
+            parts[0].weight,
+            None if parts[0].auxiliary is None else sum(part.auxiliary for part in parts),
+        )
 
 
 class Learner:
@@ -58,7 +81,8 @@ class Learner:
         settings: of the run.
         device: where to compute.
         group: the processes of the run.
-        keep_features: whether mining needs the penultimate features.
+        features: what mining compares with prototypes: the "logits", the "penultimate" features, or a kind of distances
+            that the network measures itself.
         warn: is told when memory runs out.
     """
 
@@ -69,14 +93,14 @@ class Learner:
         *,
         device: torch.device,
         group: ProcessGroup,
-        keep_features: bool,
+        features: str,
         warn: Callable[[str], None],
     ) -> None:
         self.network = network
         self.settings = settings
         self.device = device
         self.group = group
-        self.keep_features = keep_features
+        self.features = features
         self.warn = warn
         self.model = _wrapped(SupervisedOutputs(network), device, group)
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -129,25 +153,39 @@ class Learner:
             part = batch.part(first, min(first + step, size))
             share = len(part.ids) / size
             with torch.autocast("cuda", dtype=torch.float16) if self.half_precision else nullcontext():
-                logits, features, lower = self.model(part.images)
+                outputs, tokens = self.model(part.images)
             loss, losses = supervised_loss(
-                logits.float(),
-                lower,
+                outputs.logits.float(),
+                outputs.lower,
                 part.labels,
                 kind=self.settings.loss,
                 all_reduce=self.group.differentiable_sum,
                 done=self.done,
             )
-            self.scaler.scale(weight * share * loss).backward()
-            kept = features.detach().float() if self.keep_features else None
-            parts.append(Pass(share * float(loss.detach()), logits.detach().float(), kept, losses, weight))
-        return Pass(
-            sum(part.loss for part in parts),
-            torch.cat([part.logits for part in parts]),
-            torch.cat([part.features for part in parts]) if self.keep_features else None,
-            torch.cat([part.losses for part in parts]),
-            weight,
-        )
+            auxiliary = None
+            if tokens is not None:
+                auxiliary = distribution_loss(self.network.distributions, tokens, part.labels, self.group.sum)
+            total = loss if auxiliary is None else loss + self.settings.aux_weight * auxiliary
+            self.scaler.scale(weight * share * total).backward()
+            parts.append(
+                Pass(
+                    share * float(loss.detach()),
+                    outputs.logits.detach().float(),
+                    self._kept(outputs),
+                    losses,
+                    weight,
+                    None if auxiliary is None else share * float(auxiliary.detach()),
+                )
+            )
+        return Pass.joined(parts)
+
+    def _kept(self, outputs: Outputs) -> Tensor | None:
+        """What mining looks at beside the logits."""
+        if self.features == "logits":
+            return None
+        if self.features == "penultimate":
+            return outputs.features.detach().float()
+        return self.network.distances(outputs, self.features)
 
     def update(self) -> None:
         """Clip the gradients, make one step and clear them."""

@@ -1,7 +1,7 @@
 """Losses over the valid voxels of a batch.
 
 They can be summed over micro-batches and ranks: cross-entropy, focal and Kervadec's boundary loss are means over
-samples of means over voxels, and Dice, Tversky and boundary DoU sum their counts over the ranks before they divide.
+samples of means over voxels, and the others sum their counts over the ranks before they divide.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ForgettableSegLib.training.boundary import boundary_dou_loss, boundary_loss
 
 TVERSKY_ALPHA, TVERSKY_BETA = 0.3, 0.7
 FOCAL_GAMMA = 2.0
+HARDEST_SHARE = 0.1
 
 AllReduce = Callable[[Tensor], Tensor]
 
@@ -113,6 +114,49 @@ def soft_dice_loss(logits: Tensor, labels: Tensor, all_reduce: AllReduce | None 
     return 1 - ((2 * overlap + smooth) / (total + smooth)).mean()
 
 
+def gradient_aware_dice_loss(logits: Tensor, labels: Tensor, all_reduce: AllReduce | None = None) -> Tensor:
+    """GADice (METHOD B.2): soft Dice of the classes that the batch shows, and for the others a loss that sees them.
+
+    Soft Dice of an absent class is 1 whatever its probabilities are, without a gradient to speak of. Here it costs
+    sum_i beta_i p_i with beta = p / n detached, n its negative voxels: each is pushed down as far as it stands up.
+
+    Args and returns are those of `soft_dice_loss`.
+    """
+    overlap, predicted, wanted = _class_sums(logits, labels)
+    valid = (labels != IGNORE_LABEL)[:, None]
+    probabilities = torch.softmax(logits.float(), dim=1)[:, 1:] * valid
+    false = (probabilities.detach() * probabilities).sum([0, *range(2, logits.ndim)])
+    negative = valid.sum().to(false.dtype).expand_as(false)
+    if all_reduce is not None:
+        overlap, predicted, wanted, false, negative = all_reduce(
+            torch.stack([overlap, predicted, wanted, false, negative])
+        )
+    smooth = 1e-5
+    dice = 1 - (2 * overlap + smooth) / (predicted + wanted + smooth)
+    return torch.where(wanted > 0, dice, false / negative.clamp(min=1)).mean()
+
+
+def gradient_aware_cross_entropy(logits: Tensor, labels: Tensor, all_reduce: AllReduce | None = None) -> Tensor:
+    """GACE (METHOD B.2): mean over samples of their hardest tenth of cross-entropies, rare classes weighing more.
+
+    A voxel of class c weighs n_c^(-1/2), n_c the voxels of c in the batch, scaled so that the mean of all weights is 1.
+
+    Args and returns are those of `class_mean_cross_entropy`.
+    """
+    valid = labels != IGNORE_LABEL
+    true = labels.flatten().long() * valid.flatten()
+    counts = torch.zeros(logits.shape[1], device=logits.device).index_add(0, true, valid.flatten().float())
+    if all_reduce is not None:
+        counts = all_reduce(counts)
+    weights = counts.clamp(min=1).rsqrt() * counts.sum() / counts.sqrt().sum().clamp(min=1)
+    voxels = functional.cross_entropy(logits, labels.long(), ignore_index=IGNORE_LABEL, reduction="none")
+    weighted = (voxels * weights[true].view_as(voxels)).flatten(1)
+    wanted = (valid.flatten(1).sum(1) * HARDEST_SHARE).ceil().clamp(min=1)
+    hardest = weighted.topk(int(wanted.max()), dim=1).values
+    taken = torch.arange(hardest.shape[1], device=hardest.device) < wanted.unsqueeze(1)
+    return ((hardest * taken).sum(1) / wanted).mean()
+
+
 def tversky_loss(logits: Tensor, labels: Tensor, all_reduce: AllReduce | None = None) -> Tensor:
     """One minus TP / (TP + 0.3 FP + 0.7 FN) of each foreground class over the whole batch, averaged over the classes.
 
@@ -134,7 +178,7 @@ def segmentation_loss(
     Args:
         logits: (B, C, *S).
         labels: (B, *S).
-        kind: "ce", "dice_ce", "balanced", "tversky", "focal", "boundary" or "boundary_dou".
+        kind: "ce", "dice_ce", "balanced", "ga_dice_ce", "tversky", "focal", "boundary" or "boundary_dou".
         all_reduce: sums a tensor over the ranks, differentiably.
         done: share of the training that is over, which "boundary" is weighted by.
 
@@ -146,6 +190,9 @@ def segmentation_loss(
         loss = focal_loss(logits, labels).mean()
     elif kind == "tversky":
         loss = tversky_loss(logits, labels, all_reduce)
+    elif kind == "ga_dice_ce":
+        loss = gradient_aware_dice_loss(logits, labels, all_reduce)
+        loss = loss + gradient_aware_cross_entropy(logits, labels, all_reduce)
     elif kind == "boundary_dou":
         probabilities, one_hot = _probabilities_and_one_hot(logits, labels)
         loss = boundary_dou_loss(probabilities, one_hot.float(), all_reduce)

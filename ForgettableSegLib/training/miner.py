@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ForgettableSegLib.mining.bank import SampleBank
 from ForgettableSegLib.mining.forgetting import ForgettingStatistics, is_correct, true_class_confidence
-from ForgettableSegLib.mining.prototypes import IGNORE_LABEL, Prototypes, centred
+from ForgettableSegLib.mining.prototypes import IGNORE_LABEL, LearnedPrototypes, Prototypes, centred
 from ForgettableSegLib.mining.scores import TERMS, TermStatistics, difficulty_scores
 from ForgettableSegLib.mining.selection import (
     DIFFICULTY_SELECTIONS,
@@ -48,7 +48,7 @@ class Miner:
     Args:
         settings: of the run.
         num_classes: C, background included.
-        feature_size: D of the features that the prototypes are means of.
+        feature_size: D of the features that the prototypes are means of; 0 where the network has learnt them itself.
         num_slices: ids of samples run from 0 to this number.
         batch_size: samples a batch on this rank.
         group: the processes of the run.
@@ -69,7 +69,8 @@ class Miner:
         self.settings = settings
         self.group = group
         self.batch_size = batch_size
-        self.prototypes = Prototypes(
+        kind = Prototypes if feature_size else LearnedPrototypes
+        self.prototypes = kind(
             num_classes,
             feature_size,
             beta=settings.prototype_beta,
@@ -99,7 +100,7 @@ class Miner:
             iteration: number of the iteration.
             batch: the main batch, as it was trained on.
             logits: (B, C, *S), detached.
-            features: (B, D, *S), detached; None where the prototypes are means of the logits.
+            features: (B, D, *S) or distances (B, C, *S), detached; None where the prototypes are means of the logits.
             losses: (B,) cross-entropies.
         """
         settings = self.settings

@@ -213,8 +213,8 @@ def resume_training(
 
 def _same_features(start: ModelPackage, settings: TrainingSettings) -> bool:
     """Whether prototypes of the model are means of what this run takes means of."""
-    before = start.card.get("training", {})
-    kinds = ("score_mode", "score_features")
+    before = {"prototypes": "ema", **start.card.get("training", {})}
+    kinds = ("score_mode", "score_features", "prototypes")
     return all(before.get(kind) == getattr(settings, kind) for kind in kinds)
 
 

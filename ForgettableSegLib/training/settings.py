@@ -14,50 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
-
-CHOICES: dict[str, tuple[str, ...]] = {
-    "preset": ("recommended", "paper"),
-    "optimizer": ("sgd", "adamw"),
-    "schedule": ("poly", "cosine"),
-    "loss": ("dice_ce", "ce", "balanced", "tversky", "focal", "boundary", "boundary_dou"),
-    "architecture": ("unet", "attention_unet", "unetr", "nnunet"),
-    "fusion": ("residual", "visual_query", "literal", "none"),
-    "text": ("auto", "open_clip", "file", "onehot", "random", "learned"),
-    "score_mode": ("bounded", "zscore", "paper"),
-    "score_reduce": ("class", "pixel"),
-    "score_features": ("logits", "penultimate"),
-    "selection": ("score", "loss", "random", "foreground", "T1", "T2", "T3", "T4"),
-    "admission": ("band", "topk", "forgetting"),
-    "replacement": ("random", "fifo", "score"),
-    "store": ("reference", "patch"),
-}
-
-# (lowest, highest) allowed value, both included; None is unbounded.
-RANGES: dict[str, tuple[float | None, float | None]] = {
-    "batch_size": (1, None),
-    "iterations": (1, None),
-    "epochs": (1, None),
-    "minutes": (0.01, None),
-    "learning_rate": (1e-8, 10),
-    "momentum": (0, 0.9999),
-    "weight_decay": (0, 1),
-    "gradient_clip": (0.001, None),
-    "warm_up": (0, 0.9),
-    "weight_average": (0, 0.99999),
-    "score_eps": (1e-12, None),
-    "prototype_beta": (0, 0.99999),
-    "prototype_min_count": (0, None),
-    "rho": (0.001, 1),
-    "bank_batches": (1, 1000),
-    "replay_every": (1, None),
-    "replay_weight": (0, 100),
-    "foreground_oversampling": (0, 1),
-    "seed": (0, 2**31 - 1),
-    "validate_every": (1, None),
-    "checkpoint_every": (1, None),
-    "num_heads": (1, 64),
-    "context_slices": (0, 5),
-}
+from ForgettableSegLib.training.allowed_values import CHOICES, RANGES
 
 # Of all channels that are planned where `features` is open, the last are a multiple of this.
 PLANNED_WIDTH = 128
@@ -95,11 +52,14 @@ class TrainingSettings:
         loss: cross-entropy ("ce"), that plus soft Dice over the batch ("dice_ce"), the same with half of the
             cross-entropy as a mean over the classes ("balanced", for many or small structures), Tversky (0.3 FP,
             0.7 FN), focal (gamma 2), Kervadec's boundary loss, which takes over from "dice_ce" in the course of the
-            run, or boundary DoU.
+            run, boundary DoU, or "ga_dice_ce", see `gradient_aware_dice_loss` and `gradient_aware_cross_entropy`.
+        aux_loss, aux_weight: a loss beside it, and its weight: "scdl" learns a distribution of each class, see
+            `ClassDistributions`.
         tgf, pbs, fsb: text-guided fusion, prototype-based scoring, forgettable sample bank: each on or off.
         fusion, num_heads: how text meets the image, see `TextGuidedFusion`.
         text, text_model, text_pretrained, text_path, prompt_template: where the text embeddings come from.
         score_mode, score_reduce, score_eps, score_features: see `difficulty_scores`.
+        prototypes: running means ("ema"), or the distributions that "scdl" has learnt.
         prototype_beta, prototype_warm_up, prototype_min_count: see `Prototypes`; nothing enters the bank before every
             class was seen in `prototype_min_count` batches.
         selection, admission, replacement, store, rescore: which samples enter the bank, and which leave it.
@@ -153,6 +113,8 @@ class TrainingSettings:
     weight_average: float = 0.99
     deep_supervision: bool = True
     loss: str = "dice_ce"
+    aux_loss: str = "none"
+    aux_weight: float = 0.1
     tgf: bool = True
     pbs: bool = True
     fsb: bool = True
@@ -167,6 +129,7 @@ class TrainingSettings:
     score_reduce: str = "class"
     score_eps: float = 1.0
     score_features: str = "logits"
+    prototypes: str = "ema"
     prototype_beta: float = 0.99
     prototype_warm_up: bool = True
     prototype_min_count: int = 10
@@ -229,6 +192,10 @@ class TrainingSettings:
         if self.tgf and self.fusion != "none" and widest % self.num_heads:
             _refuse("num_heads", self.num_heads, f"a divisor of the last of features, {widest}")
         self._check_architecture()
+        if self.prototypes == "scdl" and self.aux_loss != "scdl":
+            _refuse("prototypes", self.prototypes, "ema without the aux_loss scdl, which learns the distributions")
+        if self.prototypes != "ema" and self.score_mode == "paper":
+            _refuse("prototypes", self.prototypes, "ema with the score_mode paper, whose prototypes are mean logits")
         if self.fsb and not self.pbs and self.selection not in ("loss", "random", "foreground"):
             _refuse("selection", self.selection, "loss, random or foreground while pbs is off (there are no scores)")
 
@@ -241,6 +208,8 @@ class TrainingSettings:
             _refuse("context_slices", self.context_slices, f"0 with the architecture '{self.architecture}'")
         if self.pbs and self.score_features == "penultimate":
             _refuse("score_features", self.score_features, f"logits with the architecture '{self.architecture}'")
+        if self.aux_loss != "none":
+            _refuse("aux_loss", self.aux_loss, f"none with the architecture '{self.architecture}'")
         if self.architecture == "unetr" and (self.patch_size is None or any(n % 16 for n in self.patch_size)):
             _refuse("patch_size", self.patch_size, "multiples of 16 with the architecture 'unetr'")
 
@@ -253,6 +222,11 @@ class TrainingSettings:
     def replay_period(self) -> int:
         """Iterations between replays: F, or P where F is not set."""
         return self.replay_every or self.bank_batches
+
+    @property
+    def has_own_prototypes(self) -> bool:
+        """Whether scores compare with what only this very network has learnt, and not with its logits."""
+        return self.pbs and (self.score_features == "penultimate" or self.prototypes != "ema")
 
     @property
     def fusion_mode(self) -> str:

@@ -90,22 +90,17 @@ class Trainer:
         )
         self.augmentation = _augmentation(settings, network, reader)
         self.synthesis = None if reader.recipe is None else ImageSynthesis(reader.recipe, reader.context_slices)
-        self.use_features = settings.score_features == "penultimate" and settings.pbs
-        if self.use_features and not network.feature_size:
-            msg = "The model's architecture has no penultimate features that scores could be made of."
-            raise ForgettableSegError(ErrorCode.SETTING_INVALID, msg, hint="Set score_features to logits.")
+        features = _features(settings, network)
         self.miner = Miner(
             settings,
             num_classes=num_classes,
-            feature_size=network.feature_size if self.use_features else num_classes,
+            feature_size={"logits": num_classes, "penultimate": network.feature_size}.get(features, 0),
             num_slices=reader.num_slices,
             batch_size=self.batch_size,
             group=group,
             device=device,
         )
-        self.learner = Learner(
-            network, settings, device=device, group=group, keep_features=self.use_features, warn=recorder.warning
-        )
+        self.learner = Learner(network, settings, device=device, group=group, features=features, warn=recorder.warning)
         self.iteration = 0
         self.planned = self._planned_iterations()
         self.budget: TimeBudget | None = None  # given before the first step where the length is a time
@@ -214,6 +209,8 @@ class Trainer:
         }
         if replayed:
             row["replay_loss"] = replayed.loss
+        if main.auxiliary is not None:
+            row["aux_loss"] = main.auxiliary
         if settings.pbs:
             row.update(zip(("T1", "T2", "T3", "T4", "score"), report.scores.tolist(), strict=True))
         if settings.fsb:
@@ -355,3 +352,19 @@ def _augmentation(settings: TrainingSettings, network: nn.Module, reader: PatchR
         mirror_axes=network.mirror_axes,
         context_slices=reader.context_slices,
     )
+
+
+def _features(settings: TrainingSettings, network: nn.Module) -> str:
+    """What mining compares with prototypes, see `Learner`.
+
+    Raises:
+        ForgettableSegError: SETTING_INVALID where the network, that of a model to start from, has no such thing.
+    """
+    if not settings.pbs:
+        return "logits"
+    if settings.prototypes != "ema":
+        return settings.prototypes
+    if settings.score_features == "penultimate" and not network.feature_size:
+        msg = "The model's architecture has no penultimate features that scores could be made of."
+        raise ForgettableSegError(ErrorCode.SETTING_INVALID, msg, hint="Set score_features to logits.")
+    return settings.score_features

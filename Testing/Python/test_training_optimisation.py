@@ -96,7 +96,7 @@ def test_lower_logits_lie_on_every_second_voxel_of_the_level_above(dims: int, si
     arguments = {"spatial_dims": dims, "in_channels": 1, "out_channels": 3, "features": (4, 4, 8, 8)}
     network = build_network({**arguments, "deep_supervision": True})
     image = torch.randn(2, 1, *size)
-    logits, features, lower = network.forward_supervised(image)
+    logits, features, lower, _ = network.forward_supervised(image)
     assert [tuple(each.shape[2:]) for each in (logits, *lower)] == [
         tuple(-(-n // 2**level) for n in size) for level in range(2)
     ]
