@@ -273,7 +273,8 @@ class Trainer:
         )
 
     def _snapshot(self, mean: float, dice: list[float]) -> dict[str, Any]:
-        weights = {name: tensor.detach().cpu().clone() for name, tensor in self.learner.judged.state_dict().items()}
+        state = self.learner.judged.state_dict()
+        weights = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
         prototypes = self.miner.prototypes.state_dict()
         return {
             "iteration": self.iteration,
