@@ -140,7 +140,9 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", help="of the model that comes out (default: that of the run folder)")
     settings = parser.add_argument_group("settings")
     settings.add_argument("--preset", help="recommended or paper (default: recommended)")
-    settings.add_argument("--spatial-dims", type=int, help="2 (slices) or 3 (volumes) (default: 2)")
+    settings.add_argument(
+        "--spatial-dims", type=int, help="2 (slices) or 3 (volumes) (default: 3 where a patch holds a case)"
+    )
     settings.add_argument(
         "--patch-size",
         type=int,

@@ -13,7 +13,7 @@ PRESETS = ["recommended", "paper"]
 SWITCH = ["preset", "on", "off"]
 UNITS = ["minutes", "epochs"]
 MODALITIES = ["MR", "CT", "other"]
-DIMENSIONS = ["2D", "3D"]
+DIMENSIONS = ["Automatic", "2D", "3D"]
 ADMISSIONS = ["preset", "band", "topk", "forgetting"]
 REPLACEMENTS = ["preset", "random", "fifo", "score"]
 
@@ -54,7 +54,7 @@ class ForgettableSegParameterNode:
     trainingUnit: Annotated[str, Choice(UNITS)] = "minutes"
     trainingDevice: str = "auto"
     modality: Annotated[str, Choice(MODALITIES)] = "MR"
-    dimension: Annotated[str, Choice(DIMENSIONS)] = "2D"
+    dimension: Annotated[str, Choice(DIMENSIONS)] = "Automatic"
     textGuidance: Annotated[str, Choice(SWITCH)] = "preset"
     prototypeScores: Annotated[str, Choice(SWITCH)] = "preset"
     sampleBank: Annotated[str, Choice(SWITCH)] = "preset"

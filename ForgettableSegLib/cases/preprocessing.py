@@ -54,11 +54,15 @@ class HasGrid(Protocol):
         """Where its voxels lie."""
 
 
+# Where volumes are worth more than slices, see `plan_preprocessing`: voxels an axis, and how long a voxel may be.
+LARGEST_IN_3D, SMALLEST_IN_3D, THICKEST_IN_3D = 64.5, 16, 3.0
+
+
 def plan_preprocessing(
     cases: Sequence[Case],
     task: Task,
     *,
-    spatial_dims: int,
+    spatial_dims: int | None,
     slice_axis: int | None = None,
     isotropic: bool = False,
     spacing: Sequence[float] | None = None,
@@ -73,7 +77,8 @@ def plan_preprocessing(
     Args:
         cases: the training cases.
         task: tells the modality and the number of channels.
-        spatial_dims: 2 or 3.
+        spatial_dims: 2 or 3; None takes 3 where a patch of a volume holds the median case whole (64 voxels an axis)
+            and its voxels are no more than 3 times as long as wide: there the third axis costs little and tells much.
         slice_axis: axis of the LPS frame; None for the coarsest axis if it is clearly so, else axial.
         isotropic: see above.
         spacing: millimetres along z, y, x instead of the median, 0 for each case's own; None for what is said above.
@@ -84,7 +89,7 @@ def plan_preprocessing(
             case that cannot be read, among others that can, is left to those who read it again to tell of.
     """
     statistics = ForegroundStatistics(len(task.channels))
-    spacings = []
+    spacings, extents = [], []
     problem: ForgettableSegError | None = None
     for index, case in enumerate(cases):
         progress(index, len(cases))
@@ -97,11 +102,14 @@ def plan_preprocessing(
             problem = problem or error
         else:
             spacings.append(frame.spacing)
+            extents.append([count * step for count, step in zip(frame.shape, frame.spacing, strict=True)])
     if problem is not None and not spacings:
         raise problem
     if not spacings:
         raise ForgettableSegError(ErrorCode.CASE_LIST_INVALID, "There is no training case to plan for.")
     per_axis = [median(steps) for steps in zip(*spacings, strict=True)]
+    if spatial_dims is None:
+        spatial_dims = 3 if _suit_volumes(extents, per_axis) else 2
     if slice_axis is None:
         slice_axis = _coarsest_axis(per_axis)
     planned: list[float | None] = [median(sum(spacings, ()))] * 3 if isotropic else list(per_axis)
@@ -237,6 +245,13 @@ def _add_foreground(statistics: ForegroundStatistics, case: Case, task: Task) ->
     image, geometry = read_image(case, channels=len(task.channels))
     label = None if case.label is None else read_label(case, task, geometry=geometry)
     statistics.add(image, None if label is None else label > 0)
+
+
+def _suit_volumes(extents: Sequence[Sequence[float]], spacing: Sequence[float]) -> bool:
+    """Whether a patch of a volume holds the median case (mm along z, y, x) at this spacing."""
+    voxels = [median(lengths) / step for lengths, step in zip(zip(*extents, strict=True), spacing, strict=True)]
+    is_thick = max(spacing) > THICKEST_IN_3D * min(spacing)
+    return not is_thick and max(voxels) <= LARGEST_IN_3D and min(voxels) >= SMALLEST_IN_3D
 
 
 def _coarsest_axis(spacing: Sequence[float]) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -55,6 +56,11 @@ def words_of(name: str) -> tuple[str, ...]:
 def key_of(name: str) -> tuple[str, ...]:
     """The words of a name without their order: equal for names that are spelt alike."""
     return tuple(sorted(words_of(name)))
+
+
+def names_a_side(names: Iterable[str]) -> bool:
+    """Whether one of these names or sentences says left or right."""
+    return any(SIDES.intersection(words_of(name)) for name in names)
 
 
 @lru_cache(maxsize=4096)

@@ -108,7 +108,7 @@ def _plan(cases: Sequence[Any], task: Any, settings: TrainingSettings) -> Prepro
     return plan_preprocessing(
         cases,
         task,
-        spatial_dims=settings.spatial_dims,
+        spatial_dims=settings.wanted_dims,
         slice_axis=settings.slice_axis,
         isotropic=settings.isotropic,
         spacing=settings.spacing,

@@ -24,12 +24,14 @@ if TYPE_CHECKING:
     from ForgettableSegLib.cases.case import Case
     from ForgettableSegLib.cases.preprocessing import Preprocessing
     from ForgettableSegLib.cases.split import Split
+    from ForgettableSegLib.cases.task import Task
     from ForgettableSegLib.evaluation.metrics import ClassResult
     from ForgettableSegLib.inference.predictor import Predictor
     from ForgettableSegLib.models.package import ModelPackage
     from ForgettableSegLib.training.config import RunConfig
     from ForgettableSegLib.training.distributed import ProcessGroup
     from ForgettableSegLib.training.run import TrainingOutcome
+    from ForgettableSegLib.training.settings import TrainingSettings
 
 HELD_OUT_FILE = "held_out.json"
 """What the exported model scored on each held-out case, kept in the run folder."""
@@ -99,7 +101,7 @@ def train(
             _judge_before(start, task, kept_out, folder, device, context)
         context.log_to(folder)
         if split is not None:
-            _expect(split, settings.mirror_axes, context)
+            _expect(split, _mirror_axes(settings, task, start), context)
         outcome = run_training(
             cases=cases,
             task=task,
@@ -136,9 +138,17 @@ def resume(request: ResumeRequest, context: JobContext) -> JobResult:
         context.quiet = not group.is_main
         context.log_to(folder)
         device = rank_device(settings.device, group)
-        _expect(config.split, settings.mirror_axes, context)
+        _expect(config.split, config.network["mirror_axes"], context)
         outcome = resume_training(folder=folder, device=device, listener=context, group=group)
         return finish(outcome, device, group, context)
+
+
+def _mirror_axes(settings: TrainingSettings, task: Task, start: ModelPackage | None) -> Sequence[int]:
+    from ForgettableSegLib.training.planning import planned_mirror_axes
+
+    if start is not None:
+        return start.card["network"].get("mirror_axes", ())
+    return planned_mirror_axes(task, 2) if settings.mirror_axes is None else settings.mirror_axes
 
 
 def _expect(split: Split, mirror_axes: Sequence[int], context: JobContext) -> None:

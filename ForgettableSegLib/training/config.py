@@ -30,6 +30,7 @@ from ForgettableSegLib.training.planning import (
     free_memory,
     measure_speed,
     plan_training,
+    planned_mirror_axes,
     prepared_shapes,
 )
 from ForgettableSegLib.training.recorder import Recorder
@@ -193,13 +194,15 @@ def configure(
         preprocessing = plan_preprocessing(
             training,
             task,
-            spatial_dims=settings.spatial_dims,
+            spatial_dims=settings.wanted_dims,
             slice_axis=settings.slice_axis,
             isotropic=settings.isotropic,
             spacing=settings.spacing,
             progress=tell,
         )
     preprocessing = dataclasses.replace(preprocessing, same_grid=settings.same_grid)
+    if settings.spatial_dims is None:
+        settings = dataclasses.replace(settings, spatial_dims=preprocessing.spatial_dims)
     if start is not None and preprocessing.spatial_dims != settings.spatial_dims:
         msg = f"The model {start.name} works in {preprocessing.spatial_dims}D only."
         hint = f"Set spatial_dims to {preprocessing.spatial_dims}, or train from scratch."
@@ -208,6 +211,8 @@ def configure(
     text = _embed(prompts, settings, start if same_classes else None)
     if text.warning:
         recorder.warning(text.warning)
+    if settings.mirror_axes is None:
+        settings = dataclasses.replace(settings, mirror_axes=planned_mirror_axes(task, preprocessing.sides_axis))
     settings, preprocessing = _planned(settings, training, task, preprocessing, start, recorder, device, group)
     network = _network_arguments(settings, task, text, start, same_classes=same_classes)
     config = RunConfig(
@@ -342,6 +347,10 @@ def _network_arguments(
         before = NetworkArguments.from_dict(start.card["network"])
         if before.members and not same_classes:
             before = dataclasses.replace(before, members=(), mirror_axes=before.members[0])
+        if not same_classes:
+            sides = {start.preprocessing.sides_axis} - set(planned_mirror_axes(task, start.preprocessing.sides_axis))
+            kept = tuple(axis for axis in before.mirror_axes if axis not in sides)
+            before = dataclasses.replace(before, mirror_axes=kept)
         fusion = before.fusion
     of_classes = {
         "out_channels": task.num_classes,

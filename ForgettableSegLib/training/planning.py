@@ -19,6 +19,8 @@ from ForgettableSegLib.cases.case import Case
 from ForgettableSegLib.cases.files import read_header
 from ForgettableSegLib.cases.grid import PreparedGrid
 from ForgettableSegLib.cases.recipe import Preprocessing
+from ForgettableSegLib.cases.structures import names_a_side
+from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.errors import ForgettableSegError
 from ForgettableSegLib.network.build import build_network
 from ForgettableSegLib.training.settings import TrainingSettings
@@ -115,6 +117,17 @@ def plan_training(
         reason += f", at {coarsening} times the cases' spacing, for at full resolution each would be seen too seldom"
     needed = batch * math.prod(patch) * bytes_a_voxel(features, dims, channels)
     return Plan(tuple(patch), batch, coarsening, f"{reason}.", is_too_large=needed > memory / MEMORY_SHARE)
+
+
+def planned_mirror_axes(task: Task, sides_axis: int) -> tuple[int, ...]:
+    """Axes to mirror along where the settings leave it open: from side to side, unless a class is of one side.
+
+    Args:
+        task: whose classes' names and prompts tell.
+        sides_axis: prepared axis from one side of the body to the other.
+    """
+    words = [word for each in task.classes for word in (each.name, each.prompt)]
+    return () if names_a_side(words) else (sides_axis,)
 
 
 def default_features(spatial_dims: int, device: torch.device) -> tuple[int, ...]:

@@ -26,7 +26,8 @@ class TrainingSettings:
 
     Args:
         preset: the preset that the other values started from.
-        spatial_dims: 2 (slices, as in the paper) or 3 (patches of the volume).
+        spatial_dims: 2 (slices, as in the paper) or 3 (patches of the volume); None takes 3 where a patch holds the
+            median case whole, see `plan_preprocessing`, and nothing else asks for slices.
         patch_size: voxels, one number an axis of the patch; None takes the median slice, in multiples of 16 up to 256,
             or in 3D the median volume in multiples of 8 up to 64 on a processor and 96 on a GPU.
         slice_axis: 0 axial, 1 coronal, 2 sagittal; None takes the axis of the largest spacing, else axial.
@@ -77,7 +78,8 @@ class TrainingSettings:
         strong_augmentation: contrast, low resolution and gamma on the inverted image as well, as nnU-Net has them.
         mirror_axes: axes of the case, its slices first (0) and then rows (1) and columns (2), along which patches are
             mirrored at random; the model then averages over the mirror images of what it segments. In 2D axis 0 needs
-            `context_slices`. Not for structures that only their side tells apart.
+            `context_slices`. None takes the axis from side to side, unless the name or the prompt of a class names a
+            side.
         synthesis: how images are made from cases that are label maps alone, while training: "head" for whole heads with
             FreeSurfer's label values, "random" for any task, or the path of a JSON file laid out like those in
             Resources/Synthesis; None refuses such cases.
@@ -90,7 +92,7 @@ class TrainingSettings:
     """
 
     preset: str = "recommended"
-    spatial_dims: int = 2
+    spatial_dims: int | None = None
     patch_size: tuple[int, ...] | None = None
     slice_axis: int | None = None
     isotropic: bool = False
@@ -148,7 +150,7 @@ class TrainingSettings:
     augmentation: bool = True
     spatial_augmentation: bool = True
     strong_augmentation: bool = False
-    mirror_axes: tuple[int, ...] = ()
+    mirror_axes: tuple[int, ...] | None = None
     synthesis: str | None = None
     split_ratios: tuple[int, int, int] = (4, 1, 1)
     seed: int = 0
@@ -172,13 +174,14 @@ class TrainingSettings:
                 continue
             if (lowest is not None and value < lowest) or (highest is not None and value > highest):
                 _refuse(name, value, f"at least {lowest:g}" if highest is None else f"from {lowest:g} to {highest:g}")
-        if self.spatial_dims not in (2, 3):
+        if self.spatial_dims not in (None, 2, 3):
             _refuse("spatial_dims", self.spatial_dims, "2 or 3")
         if self.slice_axis not in (None, 0, 1, 2):
             _refuse("slice_axis", self.slice_axis, "0 (axial), 1 (coronal) or 2 (sagittal)")
-        if self.patch_size is not None and (len(self.patch_size) != self.spatial_dims or min(self.patch_size) < 4):
-            _refuse("patch_size", list(self.patch_size), f"{self.spatial_dims} numbers of at least 4")
-        if len(set(self.mirror_axes) & {0, 1, 2}) < len(self.mirror_axes):
+        dims = (2, 3) if self.spatial_dims is None else (self.spatial_dims,)
+        if self.patch_size is not None and (len(self.patch_size) not in dims or min(self.patch_size) < 4):
+            _refuse("patch_size", list(self.patch_size), f"{' or '.join(map(str, dims))} numbers of at least 4")
+        if self.mirror_axes is not None and len(set(self.mirror_axes) & {0, 1, 2}) < len(self.mirror_axes):
             _refuse("mirror_axes", list(self.mirror_axes), "some of 0, 1 and 2, each once")
         if self.spacing is not None and (len(self.spacing) != 3 or not all(0 <= step <= 1000 for step in self.spacing)):
             _refuse("spacing", list(self.spacing), "three numbers from 0 to 1000 mm")
@@ -212,6 +215,14 @@ class TrainingSettings:
             _refuse("aux_loss", self.aux_loss, f"none with the architecture '{self.architecture}'")
         if self.architecture == "unetr" and (self.patch_size is None or any(n % 16 for n in self.patch_size)):
             _refuse("patch_size", self.patch_size, "multiples of 16 with the architecture 'unetr'")
+
+    @property
+    def wanted_dims(self) -> int | None:
+        """2 or 3 where the settings say or imply it, else None."""
+        if self.spatial_dims is None and self.patch_size is not None:
+            return len(self.patch_size)
+        in_slices = self.slice_axis is not None or self.context_slices or self.isotropic
+        return 2 if self.spatial_dims is None and in_slices else self.spatial_dims
 
     @property
     def bank_capacity(self) -> int:
@@ -276,6 +287,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "recommended": {},
     "paper": {
         "preset": "paper",
+        "spatial_dims": 2,
+        "mirror_axes": (),
         "features": (32, 32, 64, 128, 256),
         "batch_size": 32,
         "optimizer": "sgd",

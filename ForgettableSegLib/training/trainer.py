@@ -273,8 +273,9 @@ class Trainer:
         )
 
     def _snapshot(self, mean: float, dice: list[float]) -> dict[str, Any]:
+        plain = {"memory_format": torch.contiguous_format}  # whatever order a step takes least time in
         state = self.learner.judged.state_dict()
-        weights = {name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in state.items()}
+        weights = {name: tensor.detach().cpu().clone(**plain) for name, tensor in state.items()}
         prototypes = self.miner.prototypes.state_dict()
         return {
             "iteration": self.iteration,

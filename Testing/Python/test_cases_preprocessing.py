@@ -46,6 +46,20 @@ def test_spacing_is_the_median_of_each_axis(tmp_path: Path):
     assert flat.spacing == (None, *plan.spacing[1:])
 
 
+@pytest.mark.parametrize(
+    ("size", "spacing", "dims"),
+    [
+        ((40, 50, 36), (1.0, 1.0, 1.0), 3),
+        ((40, 50, 36), (1.0, 1.0, 3.5), 2),
+        ((70, 50, 36), (1.0, 1.0, 1.0), 2),
+        ((40, 50, 12), (1.0, 1.0, 1.0), 2),
+    ],
+)
+def test_volumes_are_chosen_where_a_patch_holds_a_case(tmp_path: Path, size, spacing, dims: int):
+    case = save_case(tmp_path, geometry=grid(size, spacing))
+    assert plan_preprocessing([case], TASK, spatial_dims=None).spatial_dims == dims
+
+
 def test_spacing_belongs_to_anatomical_axes(tmp_path: Path):
     """A volume that is stored sagittally has its thick axis along x of the patient."""
     sagittal = (0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.0)

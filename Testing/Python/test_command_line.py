@@ -48,7 +48,7 @@ def test_the_defaults_that_are_told_are_those_of_the_requests() -> None:
             told[job, action.dest] = action.help.rpartition("(default: ")[2].removesuffix(")") % {
                 "default": action.default
             }
-    for name in ("preset", "spatial_dims", "iterations", "seed", "device"):
+    for name in ("preset", "iterations", "seed", "device"):
         assert told["train", name] == str(getattr(TrainingSettings(), name)), name
     for job, request in REQUESTS.items():
         for name in ("device", "file_format", "convention"):

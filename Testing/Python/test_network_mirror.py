@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from synthetic import write_cases
+from synthetic import TASK, write_cases
 from torch import Tensor, nn
 from training_cases import train
 
@@ -100,6 +101,20 @@ def test_a_model_keeps_its_axes_and_segments_a_mirrored_case_as_it_should(tmp_pa
     logits = predict_prepared(model.network, image, **how).numpy()
     turned = predict_prepared(model.network, np.flip(image, (1, 2)).copy(), **how).numpy()
     np.testing.assert_allclose(np.flip(turned, (1, 2)), logits, atol=1e-4)
+
+
+def test_a_model_that_is_given_classes_of_one_side_mirrors_no_more(tmp_path: Path) -> None:
+    cases = write_cases(tmp_path / "cases", 6, shape=(20, 20, 18))
+    open_settings = {"iterations": 1, "mirror_axes": None, "spatial_dims": None, "patch_size": None}
+    outcome = train(cases, tmp_path / "run", settings=open_settings)
+    assert outcome.config.network["mirror_axes"] == [2]
+    assert outcome.config.settings.spatial_dims == 3
+    start = model_package(outcome, device=torch.device("cpu"), calibration={})
+    left = tuple(dataclasses.replace(each, name=f"left {each.name}") for each in TASK.classes)
+    sided = dataclasses.replace(TASK, classes=left)
+    for task, axes in ((TASK, [2]), (sided, [])):
+        tuned = train(cases, tmp_path / f"tuned{len(axes)}", settings=open_settings, start=start, task=task)
+        assert tuned.config.network["mirror_axes"] == axes
 
 
 @pytest.mark.parametrize("axes", [[3], [0, 0], [-1], "0"])

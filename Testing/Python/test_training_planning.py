@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ForgettableSegLib.cases.recipe import Preprocessing
+from ForgettableSegLib.cases.task import SegmentClass, Task
 from ForgettableSegLib.training.budget import LEAST_SHARE, RESERVE, VALIDATION_SHARE, Stopwatch, TimeBudget
 from ForgettableSegLib.training.planning import (
     FEWEST_PASSES,
@@ -23,6 +24,7 @@ from ForgettableSegLib.training.planning import (
     default_features,
     measure_speed,
     plan_training,
+    planned_mirror_axes,
 )
 from ForgettableSegLib.training.settings import TrainingSettings
 
@@ -32,10 +34,15 @@ HIPPOCAMPUS = [(35, 50, 36)] * 100
 ABDOMEN = [(36, 256, 256)] * 9
 
 
+def task(*classes: dict[str, str]) -> Task:
+    listed = tuple(SegmentClass(value=value, **each) for value, each in enumerate(classes, start=1))
+    return Task("t", "MR", ("T1",), listed)
+
+
 def plan(
     shapes: list[tuple[int, int, int]], *, memory: float = 8 * GIB, seconds: float | None = None, **values
 ) -> Plan:
-    settings = TrainingSettings(**values)
+    settings = TrainingSettings(**{"spatial_dims": 2, **values})
     features = settings.features or default_features(settings.spatial_dims, CPU)
     return plan_training(
         shapes, settings, features=features, channels=1, device=CPU, memory=int(memory), seconds_a_voxel=seconds
@@ -158,3 +165,34 @@ def test_a_pause_takes_no_time() -> None:
     watch.without(pause)
     now[0] += 1
     assert watch.read() == 8
+
+
+@pytest.mark.parametrize(
+    ("classes", "axes"),
+    [
+        ([{"name": "anterior hippocampus"}, {"name": "posterior hippocampus"}], (2,)),
+        ([{"name": "liver"}, {"name": "Kidney_R"}], ()),
+        ([{"name": "a", "prompt": "the left atrium"}], ()),
+        ([{"name": "brightness"}, {"name": "cleft"}], (2,)),
+    ],
+)
+def test_only_where_no_class_is_of_one_side_patches_are_mirrored(
+    classes: list[dict[str, str]], axes: tuple[int, ...]
+) -> None:
+    assert planned_mirror_axes(task(*classes), 2) == axes
+
+
+@pytest.mark.parametrize(
+    ("values", "dims"),
+    [
+        ({}, None),
+        ({"patch_size": (16, 16)}, 2),
+        ({"patch_size": (16, 16, 16)}, 3),
+        ({"slice_axis": 0}, 2),
+        ({"context_slices": 1}, 2),
+        ({"spatial_dims": 3, "slice_axis": 0}, 3),
+        ({"preset": "paper"}, 2),
+    ],
+)
+def test_the_dimension_is_open_unless_a_setting_implies_it(values: dict, dims: int | None) -> None:
+    assert TrainingSettings.from_dict(values).wanted_dims == dims

@@ -16,6 +16,8 @@ from ForgettableSegLib.training.settings import TrainingSettings
 
 CPU = torch.device("cpu")
 SMALL = {
+    "spatial_dims": 2,
+    "mirror_axes": [],
     # So few steps learn most with a high rate from the beginning; the other way has its own tests.
     "optimizer": "sgd",
     "learning_rate": 0.01,

@@ -330,10 +330,11 @@ def trainingSettings(values: Mapping[str, Any], *, scratch: bool) -> dict[str, A
     if settings.get("pbs") is False and settings.get("fsb", True):
         settings["selection"] = "random"  # without scores nothing else can choose
     if scratch:
-        dims = 3 if values["dimension"] == "3D" else 2
-        settings["spatial_dims"] = dims
+        dims = {"2D": 2, "3D": 3}.get(values["dimension"])
+        if dims is not None:
+            settings["spatial_dims"] = dims
         if values["patchSize"]:
-            settings["patch_size"] = [values["patchSize"]] * dims
+            settings["patch_size"] = [values["patchSize"]] * (dims or 2)
     return settings
 
 
