@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -99,6 +100,35 @@ class PreparedGrid:
         straight = self.unorient(self._resample(volume, self.oriented_shape, inverse=True, nearest=nearest))
         return _between(straight, self.frame, self.native, nearest=nearest)
 
+    def to_native_around(
+        self, volume: NDArray[np.generic], box: Sequence[slice]
+    ) -> tuple[NDArray[np.generic], tuple[slice, ...]]:
+        """What `to_native` makes of a box of prepared voxels, in less time where it is small.
+
+        Args:
+            volume: `[S, H, W]`.
+            box: slices along S, H, W with start and stop.
+
+        Returns:
+            The part `[z, y, x]`, and the slices of the native grid where it lies. All where the native grid is sheared.
+        """
+        if self.frame != self.native:
+            return self.to_native(volume), tuple(slice(0, count) for count in self.native.shape)
+        target = []
+        for part, count, whole in zip(box, self.shape, self.oriented_shape, strict=True):
+            # Centres of native voxels less than one prepared voxel away from the box: linear interpolation reaches no
+            # further. At the volume's faces the last voxel holds for what lies outside of it.
+            scale, reach = whole / count, int(self.is_resampled)
+            low = 0 if part.start == 0 else math.ceil((part.start - reach + 0.5) * scale - 0.5)
+            high = whole if part.stop == count else math.floor((part.stop - 1 + reach + 0.5) * scale - 0.5) + 1
+            low = min(max(0, low), whole - 1)
+            target.append(slice(low, min(whole, max(high, low + 1))))
+        resampled = self._resample(volume, self.oriented_shape, inverse=True, nearest=False, part=target)
+        native = [slice(0)] * 3
+        for axis, flip, part, whole in zip(self.axes, self.flips, target, self.oriented_shape, strict=True):
+            native[axis] = slice(whole - part.stop, whole - part.start) if flip else part
+        return self.unorient(resampled), tuple(native)
+
     def index_to_physical(self, index: ArrayLike) -> NDArray[np.float64]:
         """Positions of (continuous) prepared voxel indices.
 
@@ -135,11 +165,21 @@ class PreparedGrid:
         return tuple(axis for axis, flip in enumerate(self.flips) if flip)
 
     def _resample(
-        self, volume: NDArray[np.generic], shape: tuple[int, int, int], *, inverse: bool, nearest: bool
+        self,
+        volume: NDArray[np.generic],
+        shape: tuple[int, int, int],
+        *,
+        inverse: bool,
+        nearest: bool,
+        part: Sequence[slice] | None = None,
     ) -> NDArray[np.generic]:
-        """Resample within the oriented frame, where the grids differ in scale only (which ITK does fastest)."""
+        """Resample within the oriented frame, where the grids differ in scale only (which ITK does fastest).
+
+        With `part` only these slices of what comes out.
+        """
+        part = [slice(0, count) for count in shape] if part is None else part
         if not self.is_resampled:
-            return volume
+            return volume[tuple(part)]
         native_step = [step * n / m for step, n, m in zip(self.spacing, self.shape, self.oriented_shape, strict=True)]
         steps = (self.spacing, native_step) if inverse else (native_step, self.spacing)
         source = sitk.GetImageFromArray(np.ascontiguousarray(volume))
@@ -147,9 +187,10 @@ class PreparedGrid:
         # Both grids begin at the same face of the volume, half a voxel before the first centre.
         source.SetOrigin([step / 2 for step in reversed(steps[0])])
         resampler = sitk.ResampleImageFilter()
-        resampler.SetSize(shape[::-1])
+        resampler.SetSize([each.stop - each.start for each in reversed(part)])
         resampler.SetOutputSpacing(steps[1][::-1])
-        resampler.SetOutputOrigin([step / 2 for step in reversed(steps[1])])
+        first = [(each.start + 0.5) * step for each, step in zip(part, steps[1], strict=True)]
+        resampler.SetOutputOrigin(first[::-1])
         resampler.SetInterpolator(sitk.sitkNearestNeighbor if nearest else sitk.sitkLinear)
         # Centres may fall outside by rounding; the nearest voxel is the only honest value there.
         resampler.SetUseNearestNeighborExtrapolator(True)

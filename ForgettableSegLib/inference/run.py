@@ -212,20 +212,31 @@ def restore_segmentation(computed: Computed, prepared: Prepared, *, probabilitie
 def _decide(probabilities: np.ndarray, prepared: Prepared) -> tuple[np.ndarray, np.ndarray]:
     """The most probable class of each native voxel (the lower index wins a tie) and its probability.
 
-    One class is brought back at a time, so memory does not grow with their number.
+    One class is brought back at a time, so memory does not grow with their number, and only where it can win.
     """
     highest = restore_scalar(probabilities[0], prepared)
     classes = np.zeros(highest.shape, dtype=np.uint8)
     # Interpolation never exceeds the values it lies between, so a class below 1/C everywhere wins nowhere.
     floor = 1 / len(probabilities)
     for index in range(1, len(probabilities)):
-        if probabilities[index].max() < floor:
+        box = _box_of(probabilities[index] >= floor)
+        if box is None:
             continue
-        one = restore_scalar(probabilities[index], prepared)
-        is_higher = one > highest
-        np.copyto(classes, index, where=is_higher)
-        np.maximum(highest, one, out=highest)
+        one, where = prepared.grid.to_native_around(probabilities[index], box)
+        np.copyto(classes[where], index, where=one > highest[where])
+        np.maximum(highest[where], one, out=highest[where])
     return classes, highest
+
+
+def _box_of(mask: np.ndarray) -> tuple[slice, ...] | None:
+    """The smallest box that holds a mask; None where it is empty."""
+    box = []
+    for axis in range(mask.ndim):
+        there = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
+        if not len(there):
+            return None
+        box.append(slice(int(there[0]), int(there[-1]) + 1))
+    return tuple(box)
 
 
 def _channels(model: LoadedModel) -> tuple[str, ...]:

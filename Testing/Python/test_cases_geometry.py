@@ -124,6 +124,21 @@ def test_resampling_agrees_with_simpleitk_in_patient_space(geometry: Geometry, s
     assert plan.to_native(prepared).shape == geometry.shape
 
 
+@settings(max_examples=60)
+@given(geometries, st.tuples(steps, steps, steps), st.integers(0, 2), st.integers(0, 2**16))
+def test_a_part_comes_back_as_it_does_with_the_whole(geometry: Geometry, spacing: tuple, slice_axis: int, seed: int):
+    plan = PreparedGrid.plan(geometry, spacing, slice_axis)
+    draw = np.random.default_rng(seed)
+    ends = [np.sort(draw.integers(0, count + 1, 2)) for count in plan.shape]
+    box = tuple(slice(min(low, high - 1), high) if high else slice(0, 1) for low, high in np.array(ends).tolist())
+    volume = np.zeros(plan.shape, dtype=np.float32)
+    volume[box] = noise(volume[box].shape)
+    part, where = plan.to_native_around(volume, box)
+    pasted = np.zeros(geometry.shape, dtype=np.float32)
+    pasted[where] = part
+    np.testing.assert_allclose(pasted, plan.to_native(volume), atol=1e-4 * np.abs(volume).max())
+
+
 def trilinear(volume: np.ndarray, index: np.ndarray) -> float:
     low = np.floor(index).astype(int)
     value = 0.0
