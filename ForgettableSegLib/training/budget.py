@@ -74,21 +74,19 @@ class Stopwatch:
 
     Args:
         elapsed: seconds of earlier sittings.
-        clock: seconds; another one only in tests.
     """
 
-    def __init__(self, elapsed: float = 0.0, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._started = clock() - elapsed
+    def __init__(self, elapsed: float = 0.0) -> None:
+        self._started = time.monotonic() - elapsed
 
     def read(self) -> float:
         """Seconds at work so far."""
-        return self._clock() - self._started
+        return time.monotonic() - self._started
 
     def without(self, wait: Callable[[], Any]) -> None:
         """Call something whose time does not count."""
-        before = self._clock()
+        before = time.monotonic()
         try:
             wait()
         finally:
-            self._started += self._clock() - before
+            self._started += time.monotonic() - before

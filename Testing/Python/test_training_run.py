@@ -221,10 +221,15 @@ def test_every_switch_trains(cases: CaseList, tmp_path: Path, modules: dict) -> 
     assert all(torch.isfinite(value).all() for value in outcome.network.state_dict().values())
 
 
-def test_minutes_set_the_length(cases: CaseList, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # A clock that shows 0.05 s more at each look: a machine on which every iteration takes the same time.
+@pytest.fixture
+def steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that shows 0.05 s more at each look: a machine on which every iteration takes the same time."""
     looks = itertools.count()
     monkeypatch.setattr(trainer.time, "monotonic", lambda: 0.05 * next(looks))
+
+
+@pytest.mark.usefixtures("steady_clock")
+def test_minutes_set_the_length(cases: CaseList, tmp_path: Path) -> None:
     outcome = train(cases, tmp_path / "run", settings={"minutes": 0.1})
     assert 3 < outcome.seconds <= 6
     rows = list(csv.DictReader((tmp_path / "run" / "history.csv").open()))
@@ -233,8 +238,9 @@ def test_minutes_set_the_length(cases: CaseList, tmp_path: Path, monkeypatch: py
     assert rates[-1] < 0.1 * rates[0], "the rate falls to its end, whatever the speed"
 
 
+@pytest.mark.usefixtures("steady_clock")
 def test_a_fine_tuning_by_time_validates_its_start_beside_the_others_and_guesses_no_length(
-    cases: CaseList, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cases: CaseList, tmp_path: Path
 ) -> None:
     class Steps(Listener):
         told: ClassVar[list[tuple[float, float]]] = []
@@ -244,8 +250,6 @@ def test_a_fine_tuning_by_time_validates_its_start_beside_the_others_and_guesses
                 self.told.append((step, of))
 
     package = model_package(train(cases, tmp_path / "first", settings={"iterations": 1}), device=CPU, calibration={})
-    looks = itertools.count()
-    monkeypatch.setattr(trainer.time, "monotonic", lambda: 0.05 * next(looks))
     listener = Steps()
     settings = {"minutes": 0.3, "validate_every": None}
     last = train(cases, tmp_path / "run", listener, settings=settings, start=package).iterations
@@ -257,9 +261,8 @@ def test_a_fine_tuning_by_time_validates_its_start_beside_the_others_and_guesses
     assert of > step + 1
 
 
-def test_a_run_by_time_can_be_resumed(cases: CaseList, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    looks = itertools.count()
-    monkeypatch.setattr(trainer.time, "monotonic", lambda: 0.05 * next(looks))
+@pytest.mark.usefixtures("steady_clock")
+def test_a_run_by_time_can_be_resumed(cases: CaseList, tmp_path: Path) -> None:
     with pytest.raises(Cancelled):
         train(cases, tmp_path / "run", Listener(stop_at=7), settings={"minutes": 0.1})
     assert 3 < resume(tmp_path / "run").seconds <= 6
