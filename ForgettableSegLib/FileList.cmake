@@ -24,6 +24,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/cases/preprocessing.py
   ForgettableSegLib/cases/recipe.py
   ForgettableSegLib/cases/regrid.py
+  ForgettableSegLib/cases/reviews.py
   ForgettableSegLib/cases/shape.py
   ForgettableSegLib/cases/split.py
   ForgettableSegLib/cases/structures.py
@@ -38,6 +39,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/evaluation/canvas.py
   ForgettableSegLib/evaluation/figures.py
   ForgettableSegLib/evaluation/metrics.py
+  ForgettableSegLib/evaluation/pages.py
   ForgettableSegLib/evaluation/preview.py
   ForgettableSegLib/evaluation/report.py
   ForgettableSegLib/evaluation/statistics.py
@@ -52,8 +54,10 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/inference/calibration.py
   ForgettableSegLib/inference/device.py
   ForgettableSegLib/inference/difficulty.py
+  ForgettableSegLib/inference/judging.py
   ForgettableSegLib/inference/located.py
   ForgettableSegLib/inference/locator.py
+  ForgettableSegLib/inference/next_cases.py
   ForgettableSegLib/inference/outcome.py
   ForgettableSegLib/inference/predictor.py
   ForgettableSegLib/inference/ranking.py
@@ -77,15 +81,21 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/jobs/figures.py
   ForgettableSegLib/jobs/finetune.py
   ForgettableSegLib/jobs/folds.py
+  ForgettableSegLib/jobs/forgetting.py
   ForgettableSegLib/jobs/inputs.py
   ForgettableSegLib/jobs/job.py
   ForgettableSegLib/jobs/models.py
   ForgettableSegLib/jobs/names.py
   ForgettableSegLib/jobs/outputs.py
   ForgettableSegLib/jobs/plain.py
+  ForgettableSegLib/jobs/quarantine.py
+  ForgettableSegLib/jobs/rank.py
+  ForgettableSegLib/jobs/request.py
   ForgettableSegLib/jobs/requests.py
   ForgettableSegLib/jobs/resume.py
+  ForgettableSegLib/jobs/review_requests.py
   ForgettableSegLib/jobs/segment.py
+  ForgettableSegLib/jobs/suspects.py
   ForgettableSegLib/jobs/time_left.py
   ForgettableSegLib/jobs/train.py
   ForgettableSegLib/jobs/training.py
@@ -94,10 +104,12 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/memory.py
   ForgettableSegLib/mining/__init__.py
   ForgettableSegLib/mining/bank.py
+  ForgettableSegLib/mining/dynamics.py
   ForgettableSegLib/mining/forgetting.py
   ForgettableSegLib/mining/prototypes.py
   ForgettableSegLib/mining/scores.py
   ForgettableSegLib/mining/selection.py
+  ForgettableSegLib/mining/suspects.py
   ForgettableSegLib/models/__init__.py
   ForgettableSegLib/models/archive.py
   ForgettableSegLib/models/card.py
@@ -134,6 +146,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/training/deformation.py
   ForgettableSegLib/training/distributed.py
   ForgettableSegLib/training/distribution_loss.py
+  ForgettableSegLib/training/dynamics.py
   ForgettableSegLib/training/ensemble.py
   ForgettableSegLib/training/export.py
   ForgettableSegLib/training/files.py

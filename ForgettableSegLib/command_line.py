@@ -14,6 +14,10 @@ from ForgettableSegLib.jobs.arguments import CONVENTIONS, FILE_FORMATS, MODEL_AC
 _CASES_HELP = "case list: a dataset folder (MSD, nnU-Net), a MONAI datalist (.json), a .csv, or 'images,labels' folders"
 _MODEL_HELP = "name of an installed model, or path of a model package"
 _TASK_HELP = "JSON file with modality, channels and classes (default: what the case list says)"
+_REVIEWS_HELP = (
+    "file of decisions on labels, whose quarantined cases and slices stay out of the training (default: "
+    "forgettableseg_review.json beside the cases, if there is one)"
+)
 _EPILOG = "Exit codes: 0 done, 1 some cases failed, 2 bad request, 130 cancelled."
 _OWN = ("job", "json", "collect", "yes")
 _SETTING_FLAGS = ("preset", "spatial_dims", "patch_size", "iterations", "epochs", "minutes", "seed", "device")
@@ -30,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", dest="job", required=True, metavar="COMMAND")
     for add in (_segment, _train, _finetune, _resume, _evaluate, _audit, _validate, _models, _check, _demo):
         add(commands)
-    for add in (_experiment, _figures):
+    for add in (_experiment, _figures, _forgetting, _suspects, _rank):
         add(commands)
     commands.add_parser("worker", help="serve jobs over standard streams, for programs (see Documentation/protocol.md)")
     return parser
@@ -138,6 +142,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", "--run-folder", required=True, help="folder of the run, new or empty")
     parser.add_argument("--task", help=_TASK_HELP)
     parser.add_argument("--name", help="of the model that comes out (default: that of the run folder)")
+    parser.add_argument("--reviews", metavar="JSON", help=_REVIEWS_HELP)
     settings = parser.add_argument_group("settings")
     settings.add_argument("--preset", help="recommended or paper (default: recommended)")
     settings.add_argument(
@@ -327,4 +332,65 @@ def _figures(commands: Any) -> None:
     parser.add_argument(
         "--cases", type=int, default=4, metavar="N", help="how many, the worst first (default: %(default)s)"
     )
+    _add_device(parser)
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output", required=True, help="folder that receives tables and report")
+    parser.add_argument(
+        "--no-images",
+        dest="images",
+        action="store_false",
+        help="leave every picture out of the report (default: pictures of slices are in it)",
+    )
+
+
+def _forgetting(commands: Any) -> None:
+    parser = _command(commands, "forgetting", "tell what a training learnt, forgot and never learnt")
+    parser.add_argument("run", help="folder of the run")
+    _add_report(parser)
+
+
+def _suspects(commands: Any) -> None:
+    summary = "rank slices, regions and cases by how probably their labels are wrong"
+    parser = _command(commands, "suspects", summary)
+    parser.add_argument(
+        "--run",
+        "--run-folder",
+        help="folder of a run or of folds: each case is judged by the model that held it out (default: none, see "
+        "--model)",
+    )
+    parser.add_argument("--model", help=f"{_MODEL_HELP}, that has not learnt the cases; with --cases (default: none)")
+    parser.add_argument("--cases", help=f"{_CASES_HELP}; with --model (default: none, see --run)")
+    parser.add_argument(
+        "--reviews",
+        metavar="JSON",
+        help="file of decisions, whose places are not listed again (default: forgettableseg_review.json beside the "
+        "labels, if there is one)",
+    )
+    parser.add_argument(
+        "--budget", type=int, default=200, metavar="N", help="slices and regions to list at most (default: %(default)s)"
+    )
+    _add_report(parser)
+    _add_device(parser)
+
+
+def _rank(commands: Any) -> None:
+    parser = _command(commands, "rank", "rank unlabelled cases by what is worth labelling next")
+    parser.add_argument("cases", help=f"{_CASES_HELP}, or a folder of images; labelled cases are passed over")
+    parser.add_argument("--model", required=True, help=_MODEL_HELP)
+    parser.add_argument(
+        "--budget", type=int, default=10, metavar="N", help="how many cases to ask for (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--reviews",
+        metavar="JSON",
+        help="file that remembers what was asked for (default: forgettableseg_review.json beside the images)",
+    )
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="also rank cases that were asked for with the same model before (default: they are passed over)",
+    )
+    _add_report(parser)
     _add_device(parser)

@@ -19,6 +19,7 @@ from ForgettableSegLib.jobs.inputs import load_cases, load_task, require_task
 from ForgettableSegLib.jobs.job import JobContext, JobResult
 from ForgettableSegLib.jobs.names import private_words
 from ForgettableSegLib.jobs.outputs import to_json, write_text
+from ForgettableSegLib.jobs.quarantine import without_quarantined
 from ForgettableSegLib.jobs.requests import ResumeRequest, TrainRequest
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ def train_folds(request: TrainRequest, context: JobContext) -> JobResult:
     task = load_task(request.task)
     cases = load_cases(request.cases, task)
     task = require_task(cases.task or task, cases.source if isinstance(request.cases, str) else "The request")
+    cases, _ = without_quarantined(cases, request, context)
     labelled = [case for case in cases if case.label is not None]
     splits = fold_splits(labelled, request.folds, ratios=settings.split_ratios, seed=settings.seed)
     _claim(folder, request, splits)

@@ -5,14 +5,10 @@ Standard library only, for Slicer imports it in its own process.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, field, fields
-from functools import cache
-from types import UnionType
-from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
-from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 from ForgettableSegLib.jobs.arguments import (
     Cases,
     Convention,
@@ -31,52 +27,8 @@ from ForgettableSegLib.jobs.arguments import (
     TaskSource,
     Text,
 )
-from ForgettableSegLib.jobs.plain import plain
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What all requests share: made from JSON, turned into JSON, checked field by field."""
-
-    job: ClassVar[str] = ""
-
-    @classmethod
-    def from_dict(cls, arguments: Mapping[str, Any]) -> Self:
-        """Make the request from plain JSON.
-
-        Raises:
-            ForgettableSegError: REQUEST_INVALID, naming the argument that is unknown, missing or wrong.
-        """
-        known = {each.name: each for each in fields(cls)}
-        for name in arguments:
-            if name not in known:
-                near = difflib.get_close_matches(str(name), known, n=1)
-                hint = f"Did you mean '{near[0]}'?" if near else f"It takes {', '.join(known)}."
-                raise _refused(f"The job '{cls.job}' has no argument '{name}'.", hint)
-        for name, each in known.items():
-            if name not in arguments and each.default is MISSING and each.default_factory is MISSING:
-                raise _refused(f"The job '{cls.job}' needs the argument '{name}'.")
-        request = cls(**{name: _frozen(value) for name, value in arguments.items()})
-        if reason := request.is_valid()[1]:
-            raise _refused(reason)
-        return request
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the arguments as plain JSON."""
-        return {each.name: plain(getattr(self, each.name)) for each in fields(self)}
-
-    def is_valid(self) -> tuple[bool, str]:
-        """Return whether the job can start, and if not one sentence that says why."""
-        for name, hint in _hints(type(self)).items():
-            wrong = _wrong(hint, getattr(self, name))
-            if wrong:
-                return False, f"The argument '{name}' of the job '{self.job}' {wrong}."
-        reason = self._whole()
-        return not reason, reason
-
-    def _whole(self) -> str:
-        """Return what is wrong with the arguments taken together, or nothing."""
-        return ""
+from ForgettableSegLib.jobs.request import Request, refused
+from ForgettableSegLib.jobs.review_requests import ForgettingRequest, RankRequest, SuspectsRequest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +82,8 @@ class TrainingRequest(Request):
         task: the task as JSON, a path of it, or None where the case list holds one.
         settings: training settings by name; what is not named keeps the preset's value.
         name: name of the model that comes out; the run folder's name where it is None.
+        reviews: file of decisions on the labels, whose quarantined cases and slices stay out of the training; the one
+            beside the cases where it is None.
     """
 
     cases: Cases
@@ -137,6 +91,7 @@ class TrainingRequest(Request):
     task: TaskSource | None = None
     settings: Settings = field(default_factory=dict)
     name: Text | None = None
+    reviews: Text | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -360,6 +315,9 @@ REQUESTS: dict[str, type[Request]] = {
         DemoRequest,
         ExperimentRequest,
         FiguresRequest,
+        ForgettingRequest,
+        SuspectsRequest,
+        RankRequest,
     )
 }
 """The request of every job, by the job's name."""
@@ -372,29 +330,5 @@ def make_request(job: str, arguments: Mapping[str, Any]) -> Request:
         ForgettableSegError: REQUEST_INVALID, if there is no such job or its arguments are wrong.
     """
     if job not in REQUESTS:
-        raise _refused(f"There is no job '{job[:60]}'; there are {', '.join(REQUESTS)}.")
+        raise refused(f"There is no job '{job[:60]}'; there are {', '.join(REQUESTS)}.")
     return REQUESTS[job].from_dict(arguments)
-
-
-@cache
-def _hints(request: type[Request]) -> dict[str, Any]:
-    hints = get_type_hints(request, include_extras=True)
-    return {each.name: hints[each.name] for each in fields(request)}
-
-
-def _wrong(hint: Any, value: Any) -> str:
-    """Return what the check that ``hint`` carries says of ``value``."""
-    if get_origin(hint) in (Union, UnionType):
-        if value is None:
-            return ""
-        hint = next(part for part in get_args(hint) if part is not type(None))
-    (check,) = hint.__metadata__
-    return check(value)
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
-
-
-def _refused(sentence: str, hint: str = "") -> ForgettableSegError:
-    return ForgettableSegError(ErrorCode.REQUEST_INVALID, sentence, hint=hint)

@@ -16,6 +16,7 @@ from ForgettableSegLib.jobs.inputs import forget_predictors, load_cases, load_ta
 from ForgettableSegLib.jobs.job import JobContext, JobResult
 from ForgettableSegLib.jobs.names import checked_name, private_words, refuse_telling_name
 from ForgettableSegLib.jobs.outputs import to_json, write_text
+from ForgettableSegLib.jobs.quarantine import without_quarantined
 from ForgettableSegLib.jobs.requests import FinetuneRequest, ResumeRequest, TrainingRequest
 
 if TYPE_CHECKING:
@@ -84,6 +85,7 @@ def train(
     if start is not None:
         cases = classes_to_train(cases, start.task, context, is_given=request.task is not None)
     task = require_task(cases.task or task, cases.source if isinstance(request.cases, str) else "The request")
+    cases, quarantined = without_quarantined(cases, request, context)
     refuse_telling_name(name, cases.cases)
     refuse_used(folder)
     forget_predictors()
@@ -115,6 +117,7 @@ def train(
             group=group,
             started=started,
             preprocessing=preprocessing,
+            quarantined=quarantined,
         )
         return finish(outcome, device, group, context)
 

@@ -45,6 +45,8 @@ RANGES: dict[str, tuple[float | None, float | None]] = {
     "seed": (0, 2**31 - 1),
     "validate_every": (1, None),
     "checkpoint_every": (1, None),
+    "dynamics_every": (1, None),
+    "dynamics_share": (0.001, 1),
     "num_heads": (1, 64),
     "context_slices": (0, 5),
 }

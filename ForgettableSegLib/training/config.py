@@ -55,6 +55,7 @@ class RunConfig:
         text: {"source", "encoder", "prompts"}.
         start: {"name", "same_classes"} of the model that was fine-tuned, or None.
         contents: key of the content of every training and validation case.
+        quarantined: (axis, slice) pairs of label files that stay out of training, by case.
     """
 
     name: str
@@ -68,6 +69,7 @@ class RunConfig:
     text: dict[str, Any]
     start: dict[str, Any] | None
     contents: dict[str, str]
+    quarantined: dict[str, list[tuple[str, int]]] = dataclasses.field(default_factory=dict)
 
     @property
     def recipe(self) -> Recipe | None:
@@ -97,6 +99,7 @@ class RunConfig:
             "text": self.text,
             "start": self.start,
             "contents": self.contents,
+            "quarantined": {case: [list(place) for place in places] for case, places in self.quarantined.items()},
         }
 
     @classmethod
@@ -133,6 +136,10 @@ class RunConfig:
                 text=content["text"],
                 start=content["start"],
                 contents=content["contents"],
+                quarantined={
+                    case: [(axis, index) for axis, index in places]
+                    for case, places in content.get("quarantined", {}).items()
+                },
             )
         except (OSError, KeyError, TypeError, ValueError) as error:
             msg = f"{folder} holds no training run that can be read ({error})."

@@ -7,7 +7,7 @@ and the ranks of a distributed run share one global batch without talking to eac
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from ForgettableSegLib.cases.cache import PreparedCase
 from ForgettableSegLib.cases.labels import IGNORE_LABEL
 from ForgettableSegLib.cases.synthesis_recipe import Recipe
+from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 from ForgettableSegLib.network.context import with_neighbours
 from ForgettableSegLib.training.deformation import Deformation, deformed
 
@@ -58,6 +59,8 @@ class PatchReader:
         context_slices: k; patches of one slice come with the k slices before and after it as further channels.
         recipe: of the images that are made from label maps; only for cases that are label maps alone.
         sides_axis: axis (S, H or W) from one side of the body to the other.
+        quarantined: (axis i, j or k, slice) of label files that stay out of training, by case; not for cases that are
+            label maps alone.
     """
 
     def __init__(
@@ -68,8 +71,14 @@ class PatchReader:
         context_slices: int = 0,
         recipe: Recipe | None = None,
         sides_axis: int = 2,
+        quarantined: Mapping[str, Sequence[tuple[str, int]]] | None = None,
     ) -> None:
         self.cases = list(cases)
+        self._quarantines = {
+            number: Quarantine(case, quarantined[case.case_id])
+            for number, case in enumerate(self.cases)
+            if quarantined and case.case_id in quarantined and not case.is_label_map
+        }
         self.recipe = recipe
         self.are_label_maps = torch.tensor([case.is_label_map for case in self.cases])
         has_sides = recipe is not None and bool((recipe.opposite != np.arange(len(recipe.opposite))).any())
@@ -87,6 +96,17 @@ class PatchReader:
     def num_slices(self) -> int:
         """Slices of all cases: ids run from 0 to this number."""
         return int(self.first_slice[-1])
+
+    @property
+    def quarantined_slices(self) -> Tensor:
+        """Ids of the slices that must not be drawn, sorted, int64."""
+        ids = [self.first_slice[number] + each.slices for number, each in sorted(self._quarantines.items())]
+        return torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *ids]))
+
+    def foreground(self, number: int) -> Mapping[int, np.ndarray]:
+        """Voxels of the classes of a case, see `PreparedCase`, without those that are quarantined."""
+        quarantine = self._quarantines.get(number)
+        return self.cases[number].foreground if quarantine is None else quarantine.foreground
 
     def locate(self, slice_id: int) -> tuple[int, int]:
         """Case number and slice of an id."""
@@ -128,6 +148,8 @@ class PatchReader:
             else:
                 images[(row, slice(None), *target)] = case.image[(slice(None), *source)]
             labels[(row, *target)] = case.label[tuple(source)]
+            if number in self._quarantines:
+                self._quarantines[number].hide(labels[(row, *target)], source)
         self._give_pages_back()
         # In 3D the slice at the patch's centre; the corner may be negative there, the centre not.
         centre = np.clip(corners[:, 1] + self.patch_shape[0] // 2, 0, self.shapes[corners[:, 0], 0] - 1)
@@ -157,6 +179,45 @@ class PatchReader:
                     case.release()
 
 
+class Quarantine:
+    """What of a case's labels stays out of training: slices of its file, wherever they lie on the prepared grid.
+
+    Args:
+        case: the case.
+        places: (axis, slice) pairs: axis i, j or k of the file and the voxel index along it.
+
+    Attributes:
+        slices: prepared slices (along S) that are quarantined as a whole, int64.
+        foreground: voxels of its classes that are not quarantined.
+    """
+
+    def __init__(self, case: PreparedCase, places: Sequence[tuple[str, int]]) -> None:
+        grid = case.grid
+        self._hidden = [np.zeros(length, dtype=bool) for length in grid.shape]
+        for prepared_axis, length in enumerate(grid.shape):
+            index = np.zeros((length, 3))
+            index[:, prepared_axis] = np.arange(length)
+            native_axis = 2 - grid.axes[prepared_axis]
+            of_file = np.rint(grid.index_to_native(index)[:, native_axis]).astype(int)
+            wanted = [place for axis, place in places if "ijk".index(axis) == native_axis]
+            self._hidden[prepared_axis] = np.isin(of_file, wanted)
+        self.slices = np.flatnonzero(self._hidden[0])
+        self.foreground = {label: voxels[~self._inside(voxels)] for label, voxels in case.foreground.items()}
+
+    def _inside(self, voxels: np.ndarray) -> np.ndarray:
+        return np.any([hidden[voxels[:, axis]] for axis, hidden in enumerate(self._hidden)], axis=0)
+
+    def hide(self, labels: np.ndarray, source: Sequence[slice]) -> None:
+        """Take the quarantined labels of a part of the case away, in place.
+
+        Args:
+            labels: class indices of the part, ``[s, h, w]``.
+            source: where it lies in the case.
+        """
+        for axis, (hidden, part) in enumerate(zip(self._hidden, source, strict=True)):
+            np.moveaxis(labels, axis, 0)[hidden[part]] = IGNORE_LABEL
+
+
 class PatchSampler:
     """Decides which patches an iteration draws.
 
@@ -184,6 +245,10 @@ class PatchSampler:
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self._drawable = np.setdiff1d(np.arange(reader.num_slices), reader.quarantined_slices.numpy())
+        if not len(self._drawable):
+            msg = "All slices of the training cases are quarantined, so there is nothing to train on."
+            raise ForgettableSegError(ErrorCode.CASE_LIST_INVALID, msg, hint="Take some decisions of the review back.")
 
     @property
     def iterations_per_epoch(self) -> int:
@@ -203,7 +268,7 @@ class PatchSampler:
         # Even over slices in 2D, over cases in 3D; the foreground share first, evenly over the cases.
         on_foreground = generator.random(self.batch_size) < self.foreground_share
         if self.reader.is_2d:
-            drawn = generator.integers(self.reader.num_slices, size=self.batch_size)
+            drawn = self._drawable[generator.integers(len(self._drawable), size=self.batch_size)]
             cases = np.searchsorted(self.reader.first_slice, drawn, side="right") - 1
             slices = drawn - self.reader.first_slice[cases]
         else:
@@ -224,7 +289,7 @@ class PatchSampler:
 
     def _foreground_voxel(self, case: int, class_choice: float, voxel_choice: float) -> np.ndarray | None:
         """A voxel of a class of the case; None if the case has no foreground."""
-        voxels = self.reader.cases[case].foreground
+        voxels = self.reader.foreground(case)
         present = sorted(label for label, coordinates in voxels.items() if len(coordinates))
         if not present:
             return None

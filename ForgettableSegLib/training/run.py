@@ -6,7 +6,7 @@ import dataclasses
 import random
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +38,7 @@ from ForgettableSegLib.training.patches import PatchReader
 from ForgettableSegLib.training.recorder import Listener, Recorder
 from ForgettableSegLib.training.settings import TrainingSettings
 from ForgettableSegLib.training.synthetic_cases import with_synthetic_images
-from ForgettableSegLib.training.tables import write_samples
+from ForgettableSegLib.training.tables import write_tables
 from ForgettableSegLib.training.trainer import Trainer
 
 # A run that cannot keep this much beside its checkpoints would stop half-way.
@@ -94,6 +94,7 @@ def run_training(
     cache: Path | None = None,
     started: float | None = None,
     preprocessing: Preprocessing | None = None,
+    quarantined: Mapping[str, Sequence[tuple[str, int]]] | None = None,
 ) -> TrainingOutcome:
     """Train a new model, or go on from a model package.
 
@@ -111,6 +112,7 @@ def run_training(
         cache: where prepared cases are kept; the user's cache folder if None.
         started: when the job began, as `time.monotonic` tells, from which its minutes count; None takes this moment.
         preprocessing: of a training from scratch; planned from the training cases if None.
+        quarantined: (axis, slice) pairs of label files that enter neither loss nor bank, by case.
 
     Raises:
         ForgettableSegError: with a sentence for the user.
@@ -151,6 +153,7 @@ def run_training(
             group=group,
             preprocessing=preprocessing,
         )
+        config = dataclasses.replace(config, quarantined={case: list(own) for case, own in (quarantined or {}).items()})
         network = build_network(config.network)
         network.set_text(text.vectors)
         if start is not None:
@@ -268,6 +271,7 @@ def _trainer(
             context_slices=config.network.get("context_slices", 0),
             recipe=config.recipe,
             sides_axis=config.preprocessing.sides_axis,
+            quarantined=config.quarantined,
         ),
         validation_cases=prepared["validation"],
         class_names=class_names(config.task),
@@ -311,12 +315,7 @@ def _train(
         trainer.run()
     finally:
         if trainer.group.is_main:
-            try:
-                write_samples(folder / "samples.csv", trainer.reader, trainer.miner)
-            except PermissionError:  # open in another program, on Windows: no reason to lose a training
-                trainer.recorder.warning(f"{folder / 'samples.csv'} is open in another program and was not written.")
-            else:
-                trainer.recorder.listener.artifact("table", folder / "samples.csv")
+            write_tables(trainer, folder)
     best = trainer.best
     if not best["prototypes"]["count"].any():  # the model to start from had none, and no iteration was better
         best["prototypes"] = {name: each.cpu() for name, each in trainer.miner.prototypes.state_dict().items()}

@@ -89,6 +89,11 @@ class TrainingSettings:
         mixed_precision: half precision where the device is a GPU; a CPU always runs float32.
         validate_every: iterations between validations; None makes about ten of them in a run.
         checkpoint_every: iterations between checkpoints.
+        dynamics: look at whole training cases now and then, without augmentation, to tell what is learnt and forgotten.
+        dynamics_every: epochs between looks; None spreads 20 over the run.
+        dynamics_share: of the training time that the looks may take; cases take turns where it is not enough for all.
+            1 looks at all cases every time, whatever that takes.
+        forgetting_maps: also count the forgetting events of every voxel, one byte a voxel of all training cases.
     """
 
     preset: str = "recommended"
@@ -158,6 +163,10 @@ class TrainingSettings:
     mixed_precision: bool = True
     validate_every: int | None = None
     checkpoint_every: int = 50
+    dynamics: bool = True
+    dynamics_every: int | None = None
+    dynamics_share: float = 0.1
+    forgetting_maps: bool = False
 
     def __post_init__(self) -> None:
         """Check every value.

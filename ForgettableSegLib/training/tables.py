@@ -3,16 +3,85 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ForgettableSegLib.cases.cache import PreparedCase
+from ForgettableSegLib.cases.files import write_volume
 from ForgettableSegLib.training.files import whole_text_file
 from ForgettableSegLib.training.miner import Miner
 from ForgettableSegLib.training.patches import PatchReader
+
+if TYPE_CHECKING:
+    from ForgettableSegLib.mining.dynamics import CaseDynamics
+    from ForgettableSegLib.training.trainer import Trainer
+
+SAMPLES_FILE = "samples.csv"
+DYNAMICS_FILE = "dynamics.csv"
+MAPS_FOLDER = "forgetting"
+DYNAMICS_COLUMNS = (
+    *("case", "axis", "slice", "class", "group", "looks", "learnt", "forgetting_events", "first_learnt"),
+    *("correctness", "confidence", "variability", "last_dice", "wanted", "wanted_share"),
+    *("prepared_slice", "x_lps_mm", "y_lps_mm", "z_lps_mm"),
+)
+
+
+def write_tables(trainer: Trainer, folder: Path) -> None:
+    """Write what a run tells of its training samples: samples.csv, dynamics.csv, and the maps of forgetting.
+
+    A file that another program holds open is warned of: no reason to lose a training.
+    """
+    tables = {folder / SAMPLES_FILE: lambda path: write_samples(path, trainer.reader, trainer.miner)}
+    if trainer.dynamics.by_case:
+        tables[folder / DYNAMICS_FILE] = lambda path: write_dynamics(path, trainer)
+    for path, write in tables.items():
+        try:
+            write(path)
+        except PermissionError:  # on Windows
+            trainer.recorder.warning(f"{path} is open in another program and was not written.")
+        else:
+            trainer.recorder.listener.artifact("table", path)
+    for number, dynamics in trainer.dynamics.by_case.items():
+        if (forgotten := dynamics.forgotten) is not None:
+            prepared = trainer.reader.cases[number]
+            path = folder / MAPS_FOLDER / f"{prepared.case_id}_forgetting.nrrd"
+            path.parent.mkdir(exist_ok=True)
+            write_volume(path, prepared.grid.to_native(forgotten.numpy(), nearest=True), prepared.grid.native)
+            trainer.recorder.listener.artifact("forgetting", path, case=prepared.case_id)
+
+
+def write_dynamics(path: Path, trainer: Trainer) -> None:
+    """Write a row for every sample (slice and class) of the training cases that was looked at.
+
+    "axis" and "slice" are those of the file, as in samples.csv; "class" is "background" for all that the labels do not
+    have in the slice; "wanted" is the other class that the network gave most of the class's voxels in the last look.
+    """
+    names = ["background", *trainer.class_names]
+    with whole_text_file(path) as stream:
+        writer = csv.writer(stream)
+        writer.writerow(DYNAMICS_COLUMNS)
+        for number in sorted(trainer.dynamics.by_case):
+            prepared = trainer.reader.cases[number]
+            writer.writerows(_dynamics_rows(prepared, trainer.dynamics.by_case[number], names))
+
+
+def _dynamics_rows(prepared: PreparedCase, dynamics: CaseDynamics, names: Sequence[str]) -> Iterator[list[Any]]:
+    history = dynamics.history
+    numbers = (history.presentations, history.learnt, history.events, history.first_learnt)
+    shares = (history.correctness, history.confidence, history.variability, dynamics.dice)
+    columns = [each.tolist() for each in (*numbers, *shares, dynamics.wanted, dynamics.share)]
+    places = {index: _place(prepared, index) for index in dynamics.samples[:, 0].unique().tolist()}
+    for (index, label), group, *values in zip(dynamics.samples.tolist(), dynamics.groups(), *columns, strict=True):
+        axis, file_slice, *middle = places[index]
+        *counted, wanted, share = values
+        rounded = [f"{value:.6f}" for value in counted[4:]]
+        yield [
+            *(prepared.case_id, axis, file_slice, names[label], group),
+            *(*counted[:4], *rounded, names[wanted], f"{share:.6f}", index, *middle),
+        ]
 
 
 def write_samples(path: Path, reader: PatchReader, miner: Miner) -> None:

@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from ForgettableSegLib.training.augmentation import Augmentation
 from ForgettableSegLib.training.budget import Stopwatch, TimeBudget
 from ForgettableSegLib.training.checkpoint import CheckpointFolder
 from ForgettableSegLib.training.distributed import ProcessGroup
+from ForgettableSegLib.training.dynamics import LearningDynamics
 from ForgettableSegLib.training.gradients import Learner, Pass, scheduled_rate
 from ForgettableSegLib.training.miner import Miner, MiningReport
 from ForgettableSegLib.training.patches import Batch, PatchReader, PatchSampler, Prefetcher
@@ -100,6 +102,11 @@ class Trainer:
             group=group,
             device=device,
         )
+        self.miner.bank.quarantine(reader.quarantined_slices)
+        epoch = self.sampler.iterations_per_epoch
+        self.dynamics = LearningDynamics(
+            reader.cases, settings, epoch=epoch, patch_size=patch_size, device=device, group=group
+        )
         self.learner = Learner(network, settings, device=device, group=group, features=features, warn=recorder.warning)
         self.iteration = 0
         self.planned = self._planned_iterations()
@@ -130,9 +137,13 @@ class Trainer:
                     break
                 if self._validation_due():
                     self._validate()
+                self._look()
                 begun = time.monotonic()
                 self._train_iteration(iteration, batch)
                 self._measure(time.monotonic() - begun)
+            self._look()
+            if self.dynamics.looks:
+                self.recorder.log(self.dynamics.summary(self.elapsed_s))
             if self.validated_at != self.iteration:
                 self._validate()
         except Cancelled:
@@ -159,7 +170,7 @@ class Trainer:
 
     def _train_iteration(self, iteration: int, batch: Batch) -> None:
         """Algorithm 1, lines 3 to 14."""
-        self._set_learning_rate(iteration)
+        self._set_learning_rate()
         batch = self._prepared(batch, iteration)
         main = self.learner.forward_backward(batch)
         report = self.miner.observe(iteration, batch, main.logits, main.features, main.losses)
@@ -191,9 +202,20 @@ class Trainer:
         images, labels = replay.payload["images"].float(), replay.payload["labels"]
         return Batch(images.to(self.device), labels.to(self.device), torch.empty(0), replay.ids)
 
-    def _set_learning_rate(self, iteration: int) -> None:
-        """The schedule's rate after the share of the steps, or of the time, that is over."""
-        self.learner.done = iteration / self.planned if self.planned else self.budget.done(self.elapsed_s)
+    def _look(self) -> None:
+        """Look at what is learnt and forgotten, when it is time for that."""
+        if self.dynamics.due(self.iteration, self._done):
+            on_case = partial(self._tell_case, "look at the training cases")
+            self.dynamics.look(self.learner.judged, elapsed_s=self.elapsed_s, on_case=on_case)
+
+    @property
+    def _done(self) -> float:
+        """Share of the steps, or of the time, that is over."""
+        return self.iteration / self.planned if self.planned else self.budget.done(self.elapsed_s)
+
+    def _set_learning_rate(self) -> None:
+        """The schedule's rate after the share of the training that is over."""
+        self.learner.done = self._done
         self.learner.learning_rate = scheduled_rate(self.settings, self.learner.done)
 
     def _after_iteration(self, main: Pass, replayed: Pass | None, report: MiningReport) -> None:
@@ -254,10 +276,10 @@ class Trainer:
             entries = bank_entries(self.reader, self.miner, self.class_names, self.iteration)
             self.recorder.bank(self.iteration, entries)
 
-    def _validation_case(self, done: int, of: int) -> None:
+    def _tell_case(self, phase: str, done: int, of: int) -> None:
         if not self.group.is_distributed:
             self._safe_point()
-        self.recorder.progress("validate the model", done, of)
+        self.recorder.progress(phase, done, of)
 
     def measure_dice(self, cases: Sequence[PreparedCase]) -> list[float]:
         """Mean Dice of each class over whole cases, see `validation_dice`."""
@@ -269,7 +291,7 @@ class Trainer:
             patch_size=self.patch_size,
             device=self.device,
             group=self.group,
-            on_case=self._validation_case,
+            on_case=partial(self._tell_case, "validate the model"),
         )
 
     def _snapshot(self, mean: float, dice: list[float]) -> dict[str, Any]:
@@ -324,6 +346,7 @@ class Trainer:
             "validations": self.validations,
             "learner": self.learner.state_dict(),
             "miner": self.miner.state_dict(),
+            "dynamics": self.dynamics.state_dict(),
             "best": self.best,
             "validated_at": self.validated_at,
             "last_dice": self.last_dice,
@@ -339,6 +362,8 @@ class Trainer:
         self.validations = state.get("validations", 0)
         self.learner.load_state_dict(state["learner"])
         self.miner.load_state_dict(state["miner"])
+        if "dynamics" in state:  # written by a version that has them
+            self.dynamics.load_state_dict(state["dynamics"])
         self.best = state["best"]
         self.validated_at, self.last_dice = state["validated_at"], state["last_dice"]
         torch.set_rng_state(state["random"])
