@@ -143,6 +143,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/training/budget.py
   ForgettableSegLib/training/checkpoint.py
   ForgettableSegLib/training/config.py
+  ForgettableSegLib/training/consistency.py
   ForgettableSegLib/training/deformation.py
   ForgettableSegLib/training/distributed.py
   ForgettableSegLib/training/distribution_loss.py

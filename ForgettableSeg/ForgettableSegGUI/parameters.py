@@ -16,6 +16,7 @@ MODALITIES = ["MR", "CT", "other"]
 DIMENSIONS = ["Automatic", "2D", "3D"]
 ADMISSIONS = ["preset", "band", "topk", "forgetting"]
 REPLACEMENTS = ["preset", "random", "fifo", "score"]
+AUX_LOSSES = ["preset", "none", "scdl"]
 
 
 @parameterNodeWrapper
@@ -63,6 +64,7 @@ class ForgettableSegParameterNode:
     replayEvery: Annotated[int, WithinRange(0, 1000)] = 0
     admission: Annotated[str, Choice(ADMISSIONS)] = "preset"
     replacement: Annotated[str, Choice(REPLACEMENTS)] = "preset"
+    auxLoss: Annotated[str, Choice(AUX_LOSSES)] = "preset"
     learningRate: Annotated[float, WithinRange(0.0, 1.0)] = 0.0
     patchSize: Annotated[int, WithinRange(0, 512)] = 0
     caseVolumes: list[vtkMRMLScalarVolumeNode]

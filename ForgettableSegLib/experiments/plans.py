@@ -8,8 +8,9 @@ A plan is a JSON file; the ready ones lie in Resources/Experiments. Its fields:
 - ``variants``: ``[{"name", "settings"}]``, what differs from the plan's settings.
 - ``baseline``: name of the variant that the others are compared with.
 - ``seeds``: whole numbers; every variant is trained with each.
-- ``regimes``: ``[{"name", "training_cases", "corrupted_labels"}]``: train on so many of the training cases (null: all),
-  with the labels of that share of them corrupted (see `regimes`). Left out, it is all cases as they are.
+- ``regimes``: ``[{"name", "training_cases", "corrupted_labels", "labelled"}]``: train on so many of the training cases
+  (null: all), with the labels of that share of them corrupted, and with a label for that share of them alone (see
+  `regimes`). Left out, it is all cases as they are.
 - ``metrics``: what the report tells, the first first.
 - ``notes``: sentences for the report, such as what is missing and why.
 """
@@ -42,11 +43,13 @@ class Regime:
         name: of the regime.
         training_cases: of the training part; None for all.
         corrupted_labels: share of the training cases whose label is corrupted, in [0, 1].
+        labelled: share of the training cases that keep their label, in (0, 1]; the others stay without.
     """
 
     name: str = "all cases"
     training_cases: int | None = None
     corrupted_labels: float = 0.0
+    labelled: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,9 +173,7 @@ def plan_from_dict(content: Any, *, source: str) -> ExperimentPlan:
         content = {**_read(base), **{name: value for name, value in content.items() if name != "extends"}}
     if unknown := sorted(set(content) - set(_FIELDS)):
         _refuse(source, f"has an unknown field '{unknown[0]}'", f"The fields are: {', '.join(_FIELDS)}.")
-    if missing := [
-        name for name in ("name", "title", "settings", "variants", "baseline", "seeds") if name not in content
-    ]:
+    if missing := [name for name in _NEEDED if name not in content]:
         _refuse(source, f"lacks the field '{missing[0]}'")
     if not isinstance(content["name"], str) or not _NAME.fullmatch(content["name"]):
         _refuse(source, "has a name that cannot name a folder", "Use letters, digits, dashes and underscores.")
@@ -221,13 +222,17 @@ def _variants(entries: Any, source: str) -> tuple[Variant, ...]:
 
 def _regimes(entries: Any, source: str) -> tuple[Regime, ...]:
     found = []
-    for entry in _objects(entries, source, "regimes", {"name", "training_cases", "corrupted_labels"}):
+    for entry in _objects(entries, source, "regimes", {"name", "training_cases", "corrupted_labels", "labelled"}):
         number, share = entry.get("training_cases"), entry.get("corrupted_labels", 0.0)
+        labelled = entry.get("labelled", 1.0)
         if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
             _refuse(source, f"has a regime '{entry['name']}' whose training_cases is no number of cases")
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
             _refuse(source, f"has a regime '{entry['name']}' whose corrupted_labels is not from 0 to 1")
-        found.append(Regime(name=entry["name"], training_cases=number, corrupted_labels=float(share)))
+        if isinstance(labelled, bool) or not isinstance(labelled, int | float) or not 0 < labelled <= 1:
+            _refuse(source, f"has a regime '{entry['name']}' whose labelled is not above 0 and up to 1")
+        regime = Regime(name=entry["name"], training_cases=number, corrupted_labels=float(share), labelled=labelled)
+        found.append(regime)
     return tuple(found)
 
 

@@ -7,7 +7,8 @@ A corrupted label map has one of four errors that people make, each as often as 
 - ``drop``: one class is left out.
 - ``swell``: all of it grows by two voxels into the background.
 
-Images, validation labels and held-out labels stay as they are.
+Images, validation labels and held-out labels stay as they are. A share of the training cases can lose their labels;
+they stay as images, which a training may learn from.
 """
 
 from __future__ import annotations
@@ -48,6 +49,18 @@ def limited_split(split: Split, number: int | None, *, seed: int) -> Split:
     training = drawn(split.train, seed=seed, purpose="train")[:number]
     validation = drawn(split.validation, seed=seed, purpose="validation")[: max(2, number // 4)]
     return replace(split, train=tuple(sorted(training)), validation=tuple(sorted(validation)))
+
+
+def without_labels(split: Split, share: float, *, seed: int) -> tuple[Split, set[str]]:
+    """The split with that share of its training cases, at least one, and the ids of the others, which lose their label.
+
+    With the same seed fewer cases are always among more cases.
+    """
+    if share >= 1:
+        return split, set()
+    order = drawn(split.train, seed=seed, purpose="labelled")
+    kept = order[: max(1, round(len(order) * share))]
+    return replace(split, train=tuple(sorted(kept))), set(order) - set(kept)
 
 
 def to_corrupt(cases: Sequence[Case], share: float, *, seed: int) -> list[tuple[Case, str]]:

@@ -110,6 +110,8 @@ class Study:
         settings = {k: v for k, v in self.settings[planned].to_dict().items() if k not in _NOT_DECISIVE}
         files = [[case.case_id, *_sizes(case.files)] for case in self.cases]
         regime = [planned.regime.training_cases, planned.regime.corrupted_labels]
+        if planned.regime.labelled < 1:
+            regime.append(planned.regime.labelled)
         decisive = [settings, regime, self.split.to_dict(), files, self.task.to_dict()]
         digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
         runs = self.output / "runs"
@@ -142,13 +144,15 @@ class Study:
             raise ForgettableSegError(ErrorCode.RUN_LOCKED, message) from error
 
     def _execute(self, planned: PlannedRun, folder: RunFolder, context: JobContext, *, index: int, of: int) -> None:
-        from ForgettableSegLib.experiments.regimes import limited_split, to_corrupt
+        from ForgettableSegLib.experiments.regimes import limited_split, to_corrupt, without_labels
         from ForgettableSegLib.inference.predictor import Predictor
         from ForgettableSegLib.training.export import model_package
 
         split = limited_split(self.split, planned.regime.training_cases, seed=planned.seed)
+        split, unlabelled = without_labels(split, planned.regime.labelled, seed=planned.seed)
         corrupt = to_corrupt(self._select(split.train), planned.regime.corrupted_labels, seed=planned.seed)
-        cases = self._with_labels({case.case_id: self._corrupted(case, how, planned.seed) for case, how in corrupt})
+        labels = {case.case_id: self._corrupted(case, how, planned.seed) for case, how in corrupt}
+        cases = self._with_labels({**labels, **dict.fromkeys(unlabelled)})
         listener = RunListener(context, planned.label, index=index, of=of)
         outcome = self._train(planned, folder, cases, split, listener)
         package = model_package(outcome, device=self.device, calibration={})
@@ -170,6 +174,7 @@ class Study:
             "replays": int(history[-1]["replays"] or 0) if history else 0,
             "training_cases": len(split.train),
             "corrupted_cases": len(corrupt),
+            "unlabelled_cases": len(unlabelled),
             "corruptions": {case.case_id: how for case, how in corrupt},
             "device": package.card["provenance"]["device"],
             "software": package.card["provenance"]["software"],
@@ -208,8 +213,8 @@ class Study:
         by_id = {case.case_id: case for case in self.cases}
         return [by_id[case_id] for case_id in ids]
 
-    def _with_labels(self, labels: Mapping[str, Path]) -> CaseList:
-        """The cases, some of them with another label."""
+    def _with_labels(self, labels: Mapping[str, Path | None]) -> CaseList:
+        """The cases, some of them with another label or none."""
         cases = (replace(case, label=labels.get(case.case_id, case.label)) for case in self.cases)
         return replace(self.cases, cases=tuple(cases))
 

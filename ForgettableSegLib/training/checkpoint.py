@@ -21,6 +21,8 @@ import torch
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
 KEPT = 2
+# A run that cannot keep this much beside its checkpoints would stop half-way.
+SPARE_BYTES = 200 * 2**20
 _NAME = re.compile(r"^(\d{9})-([0-9a-f]{64})\.pt$")
 
 
@@ -117,6 +119,20 @@ class CheckpointFolder:
             return ForgettableSegError(ErrorCode.DISK_FULL, msg, hint="Free some space and resume the run.")
         msg = f"The checkpoint folder {self.folder} cannot be written: {error}."
         return ForgettableSegError(ErrorCode.OUTPUT_UNWRITABLE, msg)
+
+
+def require_space(folder: Path, network: torch.nn.Module) -> None:
+    """Refuse a disk without room for three checkpoints at a time, each with weights, momentum and the best weights.
+
+    Raises:
+        ForgettableSegError: DISK_FULL.
+    """
+    size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    needed = 3 * 3 * size + SPARE_BYTES
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        msg = f"The disk of {folder} has {free / 2**20:.0f} MB free, but the run needs {needed / 2**20:.0f} MB."
+        raise ForgettableSegError(ErrorCode.DISK_FULL, msg, hint="Free some space or choose another folder.")
 
 
 def _sha256(path: Path) -> str:

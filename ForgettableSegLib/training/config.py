@@ -47,7 +47,7 @@ class RunConfig:
         name: of the model that comes out.
         settings: of the training.
         task: what is segmented.
-        cases: all cases that were given and are sound.
+        cases: all labelled cases that were given, and those without a label where they are learnt from.
         split: which of them train, choose the best model, and are held out.
         preprocessing: how cases are prepared.
         patch_size: voxels an axis.
@@ -150,6 +150,13 @@ class RunConfig:
         _write_json(folder / "split.json", self.split.to_dict())
         _write_json(folder / "config.json", self.to_dict())
 
+    @property
+    def parts(self) -> dict[str, list[Case]]:
+        """The cases that are prepared: "train", "validation", and "unlabelled" where any are learnt from."""
+        parts = {"train": self.select(self.split.train), "validation": self.select(self.split.validation)}
+        unlabelled = [case for case in self.cases if case.label is None]
+        return {**parts, "unlabelled": unlabelled} if unlabelled else parts
+
     def select(self, ids: Sequence[str]) -> list[Case]:
         """The cases with these ids, in their order."""
         by_id = {case.case_id: case for case in self.cases}
@@ -226,7 +233,7 @@ def configure(
         name=name,
         settings=settings,
         task=task,
-        cases=labelled,
+        cases=labelled + _unlabelled(cases, settings, recorder),
         split=split,
         preprocessing=preprocessing,
         patch_size=start.patch_size if start is not None else settings.patch_size,
@@ -266,6 +273,16 @@ def refuse_changed(before: RunConfig, now: RunConfig, folder: Path) -> None:
             continue
         msg = f"The run in {folder} cannot be resumed: {what}."
         raise ForgettableSegError(ErrorCode.RUN_MISMATCH, msg, hint="Restore the files, or start a new run.")
+
+
+def _unlabelled(cases: CaseList, settings: TrainingSettings, recorder: Recorder) -> tuple[Case, ...]:
+    """The cases without a label, if the settings ask for them."""
+    if not settings.unlabelled_ratio:
+        return ()
+    found = tuple(case for case in cases if case.label is None)
+    if not found:
+        recorder.warning("There is no case without a label, so unlabelled_ratio has nothing to take patches of.")
+    return found
 
 
 def class_names(task: Task) -> list[str]:

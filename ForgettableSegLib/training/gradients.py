@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +14,15 @@ from torch import Tensor, nn
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 from ForgettableSegLib.network.distributions import Tokens
 from ForgettableSegLib.network.outputs import Outputs
+from ForgettableSegLib.training.consistency import Views, consistency_loss, ramp_up, token_consistency
 from ForgettableSegLib.training.distributed import ProcessGroup
 from ForgettableSegLib.training.distribution_loss import distribution_loss
 from ForgettableSegLib.training.losses import supervised_loss
 from ForgettableSegLib.training.patches import Batch
 from ForgettableSegLib.training.settings import TrainingSettings
 from ForgettableSegLib.training.weight_average import WeightAverage
+
+Result = TypeVar("Result")
 
 
 class SupervisedOutputs(nn.Module):
@@ -109,6 +112,7 @@ class Learner:
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         self.optimizer = _optimizer(self.parameters, settings)
         self.average = WeightAverage(network, settings.weight_average) if settings.weight_average else None
+        self.teacher = None if self.average is None else SupervisedOutputs(self.average.network)
         self.half_precision = settings.mixed_precision and device.type == "cuda"
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.half_precision)
         self.micro_batches = 1
@@ -126,19 +130,31 @@ class Learner:
 
     def forward_backward(self, batch: Batch, weight: float = 1.0) -> Pass:
         """Add the gradients of a batch to those there are; in smaller parts when the device runs out of memory."""
-        # Gradients of the main batch, which a second try of the replay must not lose or count twice.
+        return self._fitting(lambda: self._accumulate(batch, weight), len(batch.ids), batch.labels.shape[1:])
+
+    def learn_from_views(self, views: Views) -> float:
+        """Add the gradients of patches without labels, whose strong view is drawn to what is said of the weak one.
+
+        Returns:
+            The consistency loss, before it is weighted.
+        """
+        return self._fitting(lambda: self._accumulate_views(views), len(views), views.valid.shape[1:])
+
+    def _fitting(self, compute: Callable[[], Result], size: int, patch_size: Sequence[int]) -> Result:
+        """Add gradients; those that there were before are put back for every new try with smaller parts."""
+        # Gradients of what came before, which a second try must not lose or count twice.
         before = [None if parameter.grad is None else parameter.grad.clone() for parameter in self.parameters]
         while True:
             try:
-                return self._accumulate(batch, weight)
+                return compute()
             except torch.cuda.OutOfMemoryError as error:
-                if self.micro_batches >= len(batch.ids):
-                    patch = " x ".join(map(str, batch.labels.shape[1:]))
+                if self.micro_batches >= size:
+                    patch = " x ".join(map(str, patch_size))
                     msg = f"The memory of {self.device} is too small for a patch of {patch} voxels."
                     hint = "Choose a smaller patch size, fewer features, or the CPU."
                     raise ForgettableSegError(ErrorCode.OUT_OF_MEMORY, msg, hint=hint) from error
             # Outside the handler: its traceback would keep the failed tensors alive.
-            self.micro_batches = min(2 * self.micro_batches, len(batch.ids))
+            self.micro_batches = min(2 * self.micro_batches, size)
             for parameter, gradient in zip(self.parameters, before, strict=True):
                 parameter.grad = None if gradient is None else gradient.clone()
             if self.device.type == "cuda":
@@ -181,6 +197,26 @@ class Learner:
                 )
             )
         return Pass.joined(parts)
+
+    def _accumulate_views(self, views: Views) -> float:
+        settings = self.settings
+        weight = settings.consistency_weight * ramp_up(self.done, settings.consistency_ramp_up)
+        total, step = 0.0, math.ceil(len(views) / self.micro_batches)
+        for first in range(0, len(views), step):
+            part = views.part(first, min(first + step, len(views)))
+            share = len(part) / len(views)
+            with torch.autocast("cuda", dtype=torch.float16) if self.half_precision else nullcontext():
+                with torch.no_grad():
+                    taught, taught_tokens = self.teacher(part.weak)
+                outputs, tokens = self.model(part.strong)
+            loss = consistency_loss(outputs.logits.float(), taught.logits.float(), part.valid)
+            if tokens is not None:
+                loss = loss + settings.aux_weight * token_consistency(tokens, taught_tokens, part.valid)
+            # Where gradients are shared every parameter must take part, those of the lower levels too.
+            unused = sum(level.float().sum() for level in outputs.lower) * 0.0
+            self.scaler.scale(weight * share * (loss + unused)).backward()
+            total += share * float(loss.detach())
+        return total
 
     def _kept(self, outputs: Outputs) -> Tensor | None:
         """What mining looks at beside the logits."""

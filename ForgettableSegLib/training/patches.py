@@ -87,7 +87,8 @@ class PatchReader:
         self.context_slices = context_slices
         self._tissues = None if recipe is None else recipe.tissue_of_value
         self.patch_shape = (1, *patch_size) if self.is_2d else tuple(patch_size)
-        self.shapes = np.array([case.label.shape for case in self.cases], dtype=np.int64)
+        grids = [case.image.shape[1:] if case.label is None else case.label.shape for case in self.cases]
+        self.shapes = np.array(grids, dtype=np.int64)
         self.first_slice = np.concatenate([[0], np.cumsum(self.shapes[:, 0])])
         self._reads = 0
         self._lock = threading.Lock()
@@ -121,7 +122,8 @@ class PatchReader:
             draw: decides how label maps are deformed; None leaves them as they are.
 
         Returns:
-            The batch, in memory that is its own. Outside the case images are 0 and labels 255. The images of
+            The batch, in memory that is its own. Outside the case images are 0 and labels 255; a case without a label
+            has 0 inside, which only tells the inside from the outside then. The images of
             label-map cases are numbers of tissues, deformed; `ImageSynthesis` makes images of them.
         """
         size, channels = len(references), max(case.image.shape[0] for case in self.cases)
@@ -137,7 +139,7 @@ class PatchReader:
                 images[row] = tissues[:, None] if self.is_2d else tissues
                 continue
             source, target = [], []
-            for start, length, extent in zip(corner, self.patch_shape, case.label.shape, strict=True):
+            for start, length, extent in zip(corner, self.patch_shape, self.shapes[number].tolist(), strict=True):
                 first, last = max(start, 0), min(start + length, extent)
                 source.append(slice(first, last))
                 target.append(slice(first - start, last - start))
@@ -147,7 +149,7 @@ class PatchReader:
                 images[(row, slice(None), 0, *target[1:])] = around[0]
             else:
                 images[(row, slice(None), *target)] = case.image[(slice(None), *source)]
-            labels[(row, *target)] = case.label[tuple(source)]
+            labels[(row, *target)] = 0 if case.label is None else case.label[tuple(source)]
             if number in self._quarantines:
                 self._quarantines[number].hide(labels[(row, *target)], source)
         self._give_pages_back()

@@ -49,6 +49,7 @@ HISTORY_COLUMNS = (
     "main_loss",
     "replay_loss",
     "aux_loss",
+    "consistency_loss",
     "T1",
     "T2",
     "T3",
@@ -124,7 +125,7 @@ class Recorder:
         self._last_sent = now
         iteration = int(row["iteration"])
         losses = {"total": row["loss"], "main": row["main_loss"], "replay": row.get("replay_loss")}
-        losses["auxiliary"] = row.get("aux_loss")
+        losses |= {"auxiliary": row.get("aux_loss"), "consistency": row.get("consistency_loss")}
         self.metric("loss", iteration, {name: value for name, value in losses.items() if value is not None})
         if "score" in row:
             self.metric("scores", iteration, {name: row[name] for name in ("T1", "T2", "T3", "T4", "score")})

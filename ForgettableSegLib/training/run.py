@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import random
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,8 +30,9 @@ from ForgettableSegLib.network.ensemble import Ensemble
 from ForgettableSegLib.network.unet import TextGuidedUNet
 from ForgettableSegLib.resources import user_cache_dir
 from ForgettableSegLib.training.budget import TimeBudget
-from ForgettableSegLib.training.checkpoint import CheckpointFolder
+from ForgettableSegLib.training.checkpoint import CheckpointFolder, require_space
 from ForgettableSegLib.training.config import RunConfig, class_names, configure, refuse_changed, refuse_used
+from ForgettableSegLib.training.consistency import UnlabelledPatches
 from ForgettableSegLib.training.distributed import ProcessGroup
 from ForgettableSegLib.training.patches import PatchReader
 from ForgettableSegLib.training.recorder import Listener, Recorder
@@ -40,9 +40,6 @@ from ForgettableSegLib.training.settings import TrainingSettings
 from ForgettableSegLib.training.synthetic_cases import with_synthetic_images
 from ForgettableSegLib.training.tables import write_tables
 from ForgettableSegLib.training.trainer import Trainer
-
-# A run that cannot keep this much beside its checkpoints would stop half-way.
-SPARE_BYTES = 200 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +96,7 @@ def run_training(
     """Train a new model, or go on from a model package.
 
     Args:
-        cases: labelled cases.
+        cases: labelled cases, and perhaps some without a label, see `unlabelled_ratio`.
         task: what to segment.
         folder: of the run; must not hold another run.
         name: of the model that comes out.
@@ -224,12 +221,11 @@ def _same_features(start: ModelPackage, settings: TrainingSettings) -> bool:
 def _prepare(
     config: RunConfig, recorder: Recorder, cache: Path | None
 ) -> tuple[dict[str, list[PreparedCase]], RunConfig]:
-    """Training and validation cases, prepared; a case that cannot be is told of and left out."""
+    """The cases of each part, prepared; a case that cannot be is told of and left out."""
     prepared: dict[str, list[PreparedCase]] = {}
     contents: dict[str, str] = {}
     store = CaseCache(cache or user_cache_dir() / "cases")
-    for part in ("train", "validation"):
-        wanted = config.select(getattr(config.split, part))
+    for part, wanted in config.parts.items():
 
         def tell(done: int, of: int, case_id: str, part: str = part) -> None:
             recorder.listener.check_cancelled()
@@ -260,19 +256,27 @@ def _trainer(
     group: ProcessGroup,
     recorder: Recorder,
 ) -> Trainer:
-    _require_space(folder, network)
+    require_space(folder, network)
     checkpoints = CheckpointFolder(folder / "checkpoint", f"rank{group.rank}" if group.is_distributed else "")
-    return Trainer(
-        network=network.to(device),
-        settings=config.settings,
-        reader=PatchReader(
-            prepared["train"],
+    readers = {
+        part: PatchReader(
+            prepared[part],
             config.patch_size,
             context_slices=config.network.get("context_slices", 0),
             recipe=config.recipe,
             sides_axis=config.preprocessing.sides_axis,
             quarantined=config.quarantined,
-        ),
+        )
+        for part in ("train", "unlabelled")
+        if prepared.get(part)
+    }
+    unlabelled = readers.get("unlabelled")
+    return Trainer(
+        network=network.to(device),
+        settings=config.settings,
+        reader=readers["train"],
+        unlabelled=unlabelled
+        and UnlabelledPatches(unlabelled, config.settings, network=network, group=group, device=device),
         validation_cases=prepared["validation"],
         class_names=class_names(config.task),
         patch_size=config.patch_size,
@@ -374,16 +378,6 @@ def _difference(before: Mapping[str, Any], now: Mapping[str, Any], what: str) ->
         if before.get(name) != now.get(name):
             return f"the {what} '{name}' was {before.get(name)!r} and is {now.get(name)!r} now."
     return ""
-
-
-def _require_space(folder: Path, network: torch.nn.Module) -> None:
-    """Three checkpoints at a time, each with weights, momentum and the best weights."""
-    size = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
-    needed = 3 * 3 * size + SPARE_BYTES
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        msg = f"The disk of {folder} has {free / 2**20:.0f} MB free, but the run needs {needed / 2**20:.0f} MB."
-        raise ForgettableSegError(ErrorCode.DISK_FULL, msg, hint="Free some space or choose another folder.")
 
 
 def _seed(seed: int) -> None:

@@ -56,6 +56,9 @@ class TrainingSettings:
             run, boundary DoU, or "ga_dice_ce", see `gradient_aware_dice_loss` and `gradient_aware_cross_entropy`.
         aux_loss, aux_weight: a loss beside it, and its weight: "scdl" learns a distribution of each class, see
             `ClassDistributions`.
+        unlabelled_ratio, consistency_weight, consistency_ramp_up: patches of cases without labels for each labelled
+            one, the weight of what is learnt from them, and the share of the training over which it rises, see
+            `training.consistency`; the average of the weights is their teacher, so there must be one.
         tgf, pbs, fsb: text-guided fusion, prototype-based scoring, forgettable sample bank: each on or off.
         fusion, num_heads: how text meets the image, see `TextGuidedFusion`.
         text, text_model, text_pretrained, text_path, prompt_template: where the text embeddings come from.
@@ -122,6 +125,9 @@ class TrainingSettings:
     loss: str = "dice_ce"
     aux_loss: str = "none"
     aux_weight: float = 0.1
+    unlabelled_ratio: float = 0.0
+    consistency_weight: float = 1.0
+    consistency_ramp_up: float = 0.4
     tgf: bool = True
     pbs: bool = True
     fsb: bool = True
@@ -204,6 +210,8 @@ class TrainingSettings:
         if self.tgf and self.fusion != "none" and widest % self.num_heads:
             _refuse("num_heads", self.num_heads, f"a divisor of the last of features, {widest}")
         self._check_architecture()
+        if self.unlabelled_ratio and not self.weight_average:
+            _refuse("unlabelled_ratio", self.unlabelled_ratio, "0 without a weight_average, which is the teacher")
         if self.prototypes == "scdl" and self.aux_loss != "scdl":
             _refuse("prototypes", self.prototypes, "ema without the aux_loss scdl, which learns the distributions")
         if self.prototypes != "ema" and self.score_mode == "paper":

@@ -18,6 +18,7 @@ from ForgettableSegLib.errors import Cancelled, ErrorCode, ForgettableSegError
 from ForgettableSegLib.training.augmentation import Augmentation
 from ForgettableSegLib.training.budget import Stopwatch, TimeBudget
 from ForgettableSegLib.training.checkpoint import CheckpointFolder
+from ForgettableSegLib.training.consistency import UnlabelledPatches
 from ForgettableSegLib.training.distributed import ProcessGroup
 from ForgettableSegLib.training.dynamics import LearningDynamics
 from ForgettableSegLib.training.gradients import Learner, Pass, scheduled_rate
@@ -47,6 +48,7 @@ class Trainer:
         device: where to compute.
         group: the processes of the run.
         recorder: events and files.
+        unlabelled: patches of cases without labels, None where none are learnt from.
         judge_start: whether the network that training starts from is a model already, and one of those to choose from.
         checkpoints: where the state is kept.
     """
@@ -64,6 +66,7 @@ class Trainer:
         group: ProcessGroup,
         recorder: Recorder,
         checkpoints: CheckpointFolder,
+        unlabelled: UnlabelledPatches | None = None,
         judge_start: bool = False,
     ) -> None:
         if settings.batch_size % group.world_size:
@@ -79,6 +82,7 @@ class Trainer:
         self.group = group
         self.recorder = recorder
         self.checkpoints = checkpoints
+        self.unlabelled = unlabelled
         self.judge_start = judge_start
         num_classes = len(self.class_names) + 1
         self.batch_size = settings.batch_size // group.world_size
@@ -180,9 +184,10 @@ class Trainer:
             weight = self.settings.replay_weight * len(replay.ids) / self.batch_size
             replayed = self.learner.forward_backward(replay, weight=weight)
             self.miner.rescore(iteration, replay, replayed.logits, replayed.features, replayed.losses)
+        consistency = self.learner.learn_from_views(self.unlabelled.views(iteration)) if self.unlabelled else None
         self.learner.update()
         self.iteration = iteration + 1
-        self._after_iteration(main, replayed, report)
+        self._after_iteration(main, replayed, consistency, report)
 
     def _prepared(self, batch: Batch, iteration: int, *, replay: bool = False) -> Batch:
         """The batch on the device, augmented with draws that depend on seed, rank and iteration alone."""
@@ -218,7 +223,9 @@ class Trainer:
         self.learner.done = self._done
         self.learner.learning_rate = scheduled_rate(self.settings, self.learner.done)
 
-    def _after_iteration(self, main: Pass, replayed: Pass | None, report: MiningReport) -> None:
+    def _after_iteration(
+        self, main: Pass, replayed: Pass | None, consistency: float | None, report: MiningReport
+    ) -> None:
         settings, iteration = self.settings, self.iteration - 1
         if not math.isfinite(main.loss):
             msg = f"The loss became {main.loss} at iteration {iteration}, so this training cannot go on."
@@ -233,6 +240,8 @@ class Trainer:
             row["replay_loss"] = replayed.loss
         if main.auxiliary is not None:
             row["aux_loss"] = main.auxiliary
+        if consistency is not None:
+            row["consistency_loss"] = consistency
         if settings.pbs:
             row.update(zip(("T1", "T2", "T3", "T4", "score"), report.scores.tolist(), strict=True))
         if settings.fsb:

@@ -149,7 +149,7 @@ PARAMETERS = {
     "preset": "recommended", "trainingDevice": "auto", "trainingUnit": "minutes", "trainingLength": 5,
     "dimension": "3D", "textGuidance": "preset", "prototypeScores": "preset", "sampleBank": "preset", "rho": 0.0,
     "bankBatches": 0, "replayEvery": 0, "admission": "preset", "replacement": "preset", "learningRate": 0.0,
-    "patchSize": 64,
+    "patchSize": 64, "auxLoss": "preset",
 }  # fmt: skip
 
 
@@ -167,12 +167,16 @@ def test_only_settings_that_differ_from_the_preset_are_sent() -> None:
 def test_every_choice_of_the_panel_is_one_of_the_library() -> None:
     from ForgettableSegLib.training.settings import TrainingSettings
 
-    for name, choices in (("admission", ("band", "topk", "forgetting")), ("replacement", ("random", "fifo", "score"))):
+    for name, setting, choices in (
+        ("admission", "admission", ("band", "topk", "forgetting")),
+        ("replacement", "replacement", ("random", "fifo", "score")),
+        ("auxLoss", "aux_loss", ("none", "scdl")),
+    ):
         for choice in choices:
             for scores in ("preset", "off"):
                 values = {**PARAMETERS, name: choice, "prototypeScores": scores}
                 settings = finetune_model.trainingSettings(values, scratch=True)
-                assert TrainingSettings.from_dict(settings).to_dict()[name] == choice
+                assert TrainingSettings.from_dict(settings).to_dict()[setting] == choice
 
 
 def test_the_bank_is_shown_hardest_first_in_the_coordinates_of_slicer() -> None:

@@ -12,8 +12,8 @@ from training_cases import Listener, assert_same, resume, train
 from ForgettableSegLib.errors import Cancelled
 from ForgettableSegLib.training.checkpoint import CheckpointFolder
 
-LATER_SETTINGS = ("admission_window", "architecture", "context_slices", "mirror_axes")
-LATER_ARGUMENTS = ("architecture", "window", "context_slices", "mirror_axes", "members")
+LATER_SETTINGS = ("admission_window", "architecture", "context_slices", "mirror_axes", "aux_loss", "prototypes")
+LATER_ARGUMENTS = ("architecture", "window", "context_slices", "mirror_axes", "members", "distributions")
 
 
 def test_an_older_run_is_resumed(tmp_path: Path) -> None:

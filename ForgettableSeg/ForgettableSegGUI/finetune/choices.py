@@ -25,6 +25,7 @@ _SETTINGS = (
     "replayEvery",
     "admission",
     "replacement",
+    "auxLoss",
     "learningRate",
     "patchSize",
 )

@@ -316,9 +316,9 @@ def trainingSettings(values: Mapping[str, Any], *, scratch: bool) -> dict[str, A
     for name, setting in (("textGuidance", "tgf"), ("prototypeScores", "pbs"), ("sampleBank", "fsb")):
         if values[name] != "preset":
             settings[setting] = values[name] == "on"
-    for name in ("admission", "replacement"):
+    for name, setting in (("admission", "admission"), ("replacement", "replacement"), ("auxLoss", "aux_loss")):
         if values[name] != "preset":
-            settings[name] = values[name]
+            settings[setting] = values[name]
     for name, setting in (
         ("rho", "rho"),
         ("bankBatches", "bank_batches"),
