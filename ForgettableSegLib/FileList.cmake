@@ -127,6 +127,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/network/ensemble.py
   ForgettableSegLib/network/forward.py
   ForgettableSegLib/network/fusion.py
+  ForgettableSegLib/network/memory.py
   ForgettableSegLib/network/mirror.py
   ForgettableSegLib/network/outputs.py
   ForgettableSegLib/network/unet.py
@@ -153,6 +154,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/training/files.py
   ForgettableSegLib/training/gradients.py
   ForgettableSegLib/training/losses.py
+  ForgettableSegLib/training/memory_writer.py
   ForgettableSegLib/training/miner.py
   ForgettableSegLib/training/patches.py
   ForgettableSegLib/training/planning.py

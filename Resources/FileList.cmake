@@ -6,6 +6,7 @@ set(FORGETTABLESEG_RESOURCE_FILES
   Resources/Experiments/noisy_labels.json
   Resources/Experiments/presets.json
   Resources/Experiments/scdl.json
+  Resources/Experiments/simmpnet.json
   Resources/Experiments/table1.json
   Resources/Experiments/table2.json
   Resources/Experiments/table3.json

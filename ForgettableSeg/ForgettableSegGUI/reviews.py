@@ -9,6 +9,8 @@ from typing import Any
 from .i18n import tr as _
 
 ESTIMATED = ("confidence", "prototype_ratio")
+# Beside the difficulty, of models with a memory of each class.
+SEGMENTED = (*ESTIMATED, "memory")
 AUDITED = ("T1", "T2", "T3", "T4", "score")
 
 
@@ -17,6 +19,7 @@ def channelTitle(channel: str) -> str:
     titles = {
         "confidence": _("Uncertainty"),
         "prototype_ratio": _("Atypicality"),
+        "memory": _("Memory: which class's answers"),
         "T1": _("T1: far from its own prototype"),
         "T2": _("T2: near another prototype"),
         "T3": _("T3: squared error"),
@@ -35,6 +38,11 @@ def channelMeaning(channel: str) -> str:
             "the tissue looks unlike what the model has learnt."
         ),
     }
+    if channel == "memory":
+        return _(
+            "Which class's memory the model asked here, in equal steps: 0 is the background's, 100 that of the last "
+            "class. Lower the threshold to see the others."
+        )
     scale = _("All values are percentiles: 100 is as high as the highest in cases that were held out of the training.")
     return "<br>".join(filter(None, [meanings.get(channel, ""), scale]))
 

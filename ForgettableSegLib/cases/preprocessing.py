@@ -229,9 +229,12 @@ def restore(values: ArrayLike, prepared: HasGrid) -> NDArray[np.float32]:
     return restored
 
 
-def restore_scalar(values: ArrayLike, prepared: HasGrid) -> NDArray[np.float32]:
-    """As `restore`, for a single map `[S, H, W]`, as a heatmap is. Returns `[z, y, x]`."""
-    return np.ascontiguousarray(prepared.grid.to_native(np.asarray(values)))
+def restore_scalar(values: ArrayLike, prepared: HasGrid, *, nearest: bool = False) -> NDArray[np.float32]:
+    """As `restore`, for a single map `[S, H, W]`, as a heatmap is; one of numbers that name things by the nearest.
+
+    Returns `[z, y, x]`.
+    """
+    return np.ascontiguousarray(prepared.grid.to_native(np.asarray(values), nearest=nearest))
 
 
 def _scaling(channel: NDArray[np.float32], index: int, preprocessing: Preprocessing, name: str) -> Scaling:

@@ -22,6 +22,8 @@ RADIUS = 2
 CONFIDENCE = "confidence"
 PROTOTYPE_RATIO = "prototype_ratio"
 ESTIMATED_CHANNELS = (CONFIDENCE, PROTOTYPE_RATIO)
+MEMORY = "memory"
+"""Which memory answers: no difficulty, but shown beside it, 0 for the background's to 100 for the last class's."""
 SCORE = TERMS[-1]
 HARD_PERCENTILE = 95.0
 

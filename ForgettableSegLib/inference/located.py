@@ -16,7 +16,7 @@ from ForgettableSegLib.cases.preprocessing import prepare
 from ForgettableSegLib.cases.shape import count_pieces
 from ForgettableSegLib.cases.structures import structure_table
 from ForgettableSegLib.cases.task import SegmentClass, Task
-from ForgettableSegLib.inference.difficulty import CONFIDENCE
+from ForgettableSegLib.inference.difficulty import CONFIDENCE, MEMORY
 from ForgettableSegLib.inference.run import LoadedModel, Restored, Watch, compute_segmentation, restore_segmentation
 from ForgettableSegLib.models.regions import LocatorRegion
 
@@ -163,12 +163,15 @@ def _spacing(model: LoadedModel) -> tuple[float, float, float]:
     return tuple(float(step if step is not None else axis[1]) for step, axis in zip(asked, learnt, strict=True))
 
 
-def _resampled(values: np.ndarray, geometry: Geometry, grid: Geometry, outside: float = 0.0) -> np.ndarray:
-    """Values of one grid on another, linearly."""
+def _resampled(
+    values: np.ndarray, geometry: Geometry, grid: Geometry, outside: float = 0.0, *, nearest: bool = False
+) -> np.ndarray:
+    """Values of one grid on another, linearly or by the nearest."""
+    how = sitk.sitkNearestNeighbor if nearest else sitk.sitkLinear
     image = sitk.GetImageFromArray(np.ascontiguousarray(values, dtype=np.float32))
     geometry.apply_to(image)
     return sitk.GetArrayFromImage(
-        sitk.Resample(image, grid.reference_image(), sitk.Transform(), sitk.sitkLinear, outside, sitk.sitkFloat32)
+        sitk.Resample(image, grid.reference_image(), sitk.Transform(), how, outside, sitk.sitkFloat32)
     )
 
 
@@ -189,6 +192,10 @@ def _laid(restored: Restored, grid: Geometry, part: Geometry) -> Restored:
     probabilities = np.stack(
         [_resampled(one, grid, part, float(index == 0)) for index, one in enumerate(restored.probabilities)]
     )
-    maps = {name: _resampled(values, grid, part) for name, values in restored.maps.items() if name != CONFIDENCE}
+    maps = {
+        name: _resampled(values, grid, part, nearest=name == MEMORY)
+        for name, values in restored.maps.items()
+        if name != CONFIDENCE
+    }
     confidence = {CONFIDENCE: 1 - probabilities.max(axis=0)} if restored.maps else {}
     return Restored(probabilities.argmax(axis=0).astype(np.uint8), probabilities, {**confidence, **maps})

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ForgettableSegLib.cases.preprocessing import Prepared, Preprocessing, restore, restore_scalar
 from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.errors import Cancelled
-from ForgettableSegLib.inference.difficulty import CONFIDENCE, ESTIMATED_CHANNELS, Calibration
+from ForgettableSegLib.inference.difficulty import CONFIDENCE, ESTIMATED_CHANNELS, MEMORY, Calibration
 from ForgettableSegLib.inference.locator import Locator
 from ForgettableSegLib.inference.scoring import Scorer, feature_kind
 from ForgettableSegLib.mining.prototypes import Prototypes
@@ -65,13 +65,14 @@ class LoadedModel:
         device, count = torch.device(device), package.task.num_classes
         state = package.prototypes
         prototypes = Prototypes(count, count) if state is None else Prototypes.from_tensors(**state)
+        network, kind = package.network().to(device), feature_kind(package.card.get("training", {}))
         return cls(
             name=package.name,
             task=package.task,
             preprocessing=package.preprocessing,
             patch_size=package.patch_size,
-            network=package.network().to(device),
-            scorer=Scorer(prototypes.to(device), feature_kind(package.card.get("training", {}))),
+            network=network,
+            scorer=Scorer(prototypes.to(device), kind, with_memory=network.memory is not None),
             calibration=Calibration.from_tensors(package.tensors),
             device=device,
             field_of_view=package.field_of_view,
@@ -159,6 +160,8 @@ def compute_segmentation(
             computed.probabilities[:, where] = logits.softmax(0).cpu()
         if heatmap:
             _store(computed.maps, where, model.scorer.estimate(output))
+            if MEMORY in computed.maps:
+                computed.maps[MEMORY][where] = model.scorer.answering(output).cpu()
     return computed
 
 
@@ -195,7 +198,11 @@ def restore_segmentation(computed: Computed, prepared: Prepared, *, probabilitie
     Where the case was resampled, probabilities are brought back and the class is decided on the native grid, and so is
     the confidence in it; otherwise everything is an exact copy in the native order.
     """
-    maps = {name: restore_scalar(values, prepared) for name, values in computed.maps.items() if name != CONFIDENCE}
+    maps = {
+        name: restore_scalar(values, prepared, nearest=name == MEMORY)
+        for name, values in computed.maps.items()
+        if name != CONFIDENCE
+    }
     if computed.classes is not None:
         classes = restore_scalar(computed.classes, prepared)
         confidence = restore_scalar(computed.maps[CONFIDENCE], prepared) if computed.maps else None
@@ -240,7 +247,8 @@ def _box_of(mask: np.ndarray) -> tuple[slice, ...] | None:
 
 
 def _channels(model: LoadedModel) -> tuple[str, ...]:
-    return ESTIMATED_CHANNELS if model.scorer.has_prototypes else ESTIMATED_CHANNELS[:1]
+    estimated = ESTIMATED_CHANNELS if model.scorer.has_prototypes else ESTIMATED_CHANNELS[:1]
+    return (*estimated, MEMORY) if model.scorer.with_memory else estimated
 
 
 def _outputs(model: LoadedModel, prepared: Prepared, watch: Watch, *, scored: bool) -> Iterator[tuple[slice, Tensor]]:
@@ -257,6 +265,7 @@ def _outputs(model: LoadedModel, prepared: Prepared, watch: Watch, *, scored: bo
 
 
 def _store(maps: dict[str, np.ndarray], where: slice, values: Tensor) -> None:
-    """Put the channels of a slab ``[channels, s, H, W]`` into their maps."""
-    for volume, part in zip(maps.values(), values, strict=False):
+    """Put the channels of a slab ``[channels, s, H, W]`` into their maps, those of difficulty."""
+    of_difficulty = [volume for name, volume in maps.items() if name != MEMORY]
+    for volume, part in zip(of_difficulty, values, strict=False):
         volume[where] = part.cpu()

@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from ForgettableSegLib.mining.prototypes import Prototypes
 from ForgettableSegLib.mining.scores import difficulty_scores, estimated_difficulty
 
-FeatureKind = Literal["centred", "logits", "penultimate", "scdl"]
+FeatureKind = Literal["centred", "logits", "penultimate", "scdl", "memory"]
 
 
 def feature_kind(settings: Mapping[str, Any]) -> FeatureKind:
@@ -28,7 +27,7 @@ def feature_kind(settings: Mapping[str, Any]) -> FeatureKind:
 
 
 class _LogitsAndFeatures(nn.Module):
-    """A network whose output is its logits and what its prototypes are compared with, ``[B, C + D, *S]``."""
+    """A network whose output is its logits and what else maps are made of, ``[B, C + D (+ C), *S]``."""
 
     def __init__(self, network: nn.Module, kind: FeatureKind) -> None:
         super().__init__()
@@ -39,9 +38,7 @@ class _LogitsAndFeatures(nn.Module):
         self.train(network.training)
 
     def forward(self, image: Tensor) -> Tensor:
-        if self.kind == "penultimate":
-            return torch.cat(self.network.forward_with_features(image), dim=1)
-        return torch.cat(self.network.forward_with_distances(image, self.kind), dim=1)
+        return self.network.forward_with_maps(image, self.kind)
 
 
 @dataclass(frozen=True)
@@ -52,10 +49,12 @@ class Scorer:
         prototypes: of the trained model; they also tell the number of classes.
         kind: what they are means of: logits centred over the classes, plain logits, or penultimate features; else what
             the network itself has learnt of the classes, and measures the distances to.
+        with_memory: the network has a memory of each class, and it is asked which of them answers where.
     """
 
     prototypes: Prototypes
     kind: FeatureKind = "centred"
+    with_memory: bool = False
 
     @property
     def has_prototypes(self) -> bool:
@@ -64,7 +63,8 @@ class Scorer:
 
     def module(self, network: nn.Module) -> nn.Module:
         """The network to run, so that its output can be scored."""
-        return network if self.kind in ("centred", "logits") else _LogitsAndFeatures(network, self.kind)
+        is_plain = self.kind in ("centred", "logits") and not self.with_memory
+        return network if is_plain else _LogitsAndFeatures(network, self.kind)
 
     def logits(self, output: Tensor) -> Tensor:
         """The logits ``[C, s, H, W]`` in an output ``[C (+ D), s, H, W]``."""
@@ -81,6 +81,11 @@ class Scorer:
         """
         logits, features = self._batch(output)
         return estimated_difficulty(logits, self.prototypes, features=features).transpose(0, 1)
+
+    def answering(self, output: Tensor) -> Tensor:
+        """Which memory answers: ``[s, H, W]`` from 0 (that of the background) to 1 (that of the last class)."""
+        count = self.prototypes.num_classes
+        return output[-count:].argmax(0).float() / (count - 1)
 
     def audit(self, output: Tensor, labels: Tensor) -> Tensor:
         """T1 to T4 (bounded, so each is in [0, 1]) and their sum against a reference.
@@ -100,6 +105,8 @@ class Scorer:
         """Logits and features with the slices as the batch ``[s, C, H, W]``, which is how 2D networks put them out."""
         batch = output.transpose(0, 1)
         count = self.prototypes.num_classes
+        if self.with_memory:
+            batch = batch[:, :-count]
         if self.kind == "centred":
             return batch, None
         return batch[:, :count], batch if self.kind == "logits" else batch[:, count:]

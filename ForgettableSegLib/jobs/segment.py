@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ForgettableSegLib.inference.outcome import Segmentation
     from ForgettableSegLib.inference.predictor import Predictor, Region
 
-KINDS = ("segmentation", "confidence", "prototype_ratio", "probabilities", "review", "preview", "task")
+KINDS = ("segmentation", "confidence", "prototype_ratio", "memory", "probabilities", "review", "preview", "task")
 _ML = " ml"
 _DIGITS = {"difficulty": 4, "percentile": 1}
 VERDICTS = {

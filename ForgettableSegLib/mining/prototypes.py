@@ -12,6 +12,8 @@ from torch import Tensor
 IGNORE_LABEL = 255
 """Label of padding and of voxels that nobody labelled: it takes part in no sum of this package."""
 
+_VERY_FAR = 1e6
+
 AllReduce = Callable[[Tensor], object]
 """Adds a tensor up over all ranks, in place (``torch.distributed.all_reduce`` is one)."""
 
@@ -209,8 +211,11 @@ class LearnedPrototypes(Prototypes):
     """
 
     def distances(self, features: Tensor) -> Tensor:
-        """d2 as the network measured it, ``[B, C, N]``; a copy, for callers compute in place."""
-        return features.clone()
+        """d2 as the network measured it, ``[B, C, N]``, and very far where it was infinite.
+
+        A copy, for callers compute in place.
+        """
+        return features.nan_to_num(posinf=_VERY_FAR)
 
     def _current(self, features: Tensor, labels: Tensor, all_reduce: AllReduce | None) -> tuple[Tensor, Tensor, Tensor]:
         """Nothing ``[C, 0]``, mean d2 of the own class ``[C]`` and voxels ``[C]`` of each class in this batch."""

@@ -155,7 +155,8 @@ def _check_parts(card: Mapping[str, Any], source: str) -> None:
     if not isinstance(prompts, list | tuple) or not all(isinstance(prompt, str) for prompt in prompts):
         raise invalid(source, "its text prompts are not a list of texts")
     kind = card.get("training", {}).get("prototypes", "ema")
-    if kind not in ("ema", "scdl") or (kind == "scdl" and (not network.distributions or network.members)):
+    learnt = {"ema": True, "scdl": network.distributions, "memory": network.memory}
+    if not isinstance(kind, str) or not learnt.get(kind) or (kind != "ema" and network.members):
         raise invalid(source, f"its prototypes {kind!r} are none that its network has learnt")
     names = {each.name for each in task.classes}
     if not all(isinstance(name, str) and name in names for name in card.get("keep_largest", [])):

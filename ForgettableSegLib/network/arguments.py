@@ -42,6 +42,7 @@ class NetworkArguments:
     members: tuple[tuple[int, ...], ...] = ()
     deep_supervision: bool = False
     distributions: bool = False
+    memory: bool = False
 
     def __post_init__(self) -> None:
         _check_number("spatial_dims", self.spatial_dims, 2, 3)
@@ -58,7 +59,7 @@ class NetworkArguments:
                 _check_number("text_shape", value, 1, 65536)
             if len(self.text_shape) != 2 or self.text_shape[0] != self.out_channels - 1:
                 _reject("text_shape", self.text_shape, f"({self.out_channels - 1} foreground classes, length)")
-        for name in ("text_learned", "deep_supervision", "distributions"):
+        for name in ("text_learned", "deep_supervision", "distributions", "memory"):
             if not isinstance(getattr(self, name), bool):
                 _reject(name, getattr(self, name), "true or false")
         _check_number("num_heads", self.num_heads, 1, _MAX_FEATURES)
@@ -79,7 +80,7 @@ class NetworkArguments:
             _reject("architecture", self.architecture, f"one of {', '.join(ARCHITECTURES)}")
         if self.architecture != "unet" and self.fusion != "none":
             _reject("fusion", self.fusion, f"none with the architecture {self.architecture}")
-        for name in ("deep_supervision", "distributions"):
+        for name in ("deep_supervision", "distributions", "memory"):
             if self.architecture != "unet" and getattr(self, name):
                 _reject(name, getattr(self, name), f"false with the architecture {self.architecture}")
         if self.architecture == "nnunet" and len(self.features) < 3:

@@ -38,6 +38,7 @@ class Backbone(nn.Module):
 
     feature_size = 0  # there are no penultimate features to be had
     distributions = None
+    memory = None
 
     def __init__(
         self,

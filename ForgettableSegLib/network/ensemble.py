@@ -20,6 +20,7 @@ class Ensemble(nn.Module):
     mirror_axes = ()  # its members have their own
     feature_size = 0  # penultimate features of different trainings do not belong together
     distributions = None  # nor do their distributions of classes
+    memory = None  # each member reads its own
 
     def __init__(self, members: Sequence[nn.Module]) -> None:
         super().__init__()

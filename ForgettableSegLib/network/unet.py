@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ForgettableSegLib.network.blocks import SLOPE, Convolutions, Down, Up
 from ForgettableSegLib.network.distributions import ClassDistributions
 from ForgettableSegLib.network.fusion import TextGuidedFusion
+from ForgettableSegLib.network.memory import ClassMemory
 from ForgettableSegLib.network.outputs import Outputs
 
 
@@ -33,6 +34,7 @@ class TextGuidedUNet(nn.Module):
         mirror_axes: see :func:`~ForgettableSegLib.network.mirror.mirrored_mean`.
         deep_supervision: output layers at the lower levels of the decoder too, for the training.
         distributions: the classes have learnable distributions, see :class:`ClassDistributions`.
+        memory: the bottleneck is read by a memory of each class, see :class:`ClassMemory`.
 
     Raises:
         ForgettableSegError: SETTING_INVALID from the fusion; the other values are checked by ``build_network``.
@@ -54,6 +56,7 @@ class TextGuidedUNet(nn.Module):
         mirror_axes: Sequence[int] = (),
         deep_supervision: bool = False,
         distributions: bool = False,
+        memory: bool = False,
     ) -> None:
         super().__init__()
         self.context_slices = context_slices
@@ -81,6 +84,7 @@ class TextGuidedUNet(nn.Module):
             text_learned=text_learned,
         )
         self.distributions = ClassDistributions(out_channels, features[0]) if distributions else None
+        self.memory = ClassMemory(out_channels, features[-1], spatial_dims) if memory else None
 
     def set_text(self, vectors: Tensor) -> None:
         """Put the text embeddings [C-1, L] in place (nothing to do where fusion is ``none``)."""
@@ -94,12 +98,12 @@ class TextGuidedUNet(nn.Module):
         return maps
 
     def decode(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Fuse the bottleneck with the text and come back to full resolution.
+        """Let the memories answer, fuse the bottleneck with the text, and come back to full resolution.
 
         Returns:
             The decoder's maps from full resolution, [B, features[0], *padded S], down to the bottleneck's neighbour.
         """
-        decoded = [self.fusion(maps[-1])]
+        decoded = [self.fusion(maps[-1] if self.memory is None else self.memory(maps[-1]))]
         for up, skip in zip(self.up, reversed(maps[:-1]), strict=True):
             decoded.insert(0, up(decoded[0], skip))
         return decoded[:-1]
@@ -121,14 +125,39 @@ class TextGuidedUNet(nn.Module):
             lower.append(output(maps[level])[(..., *(slice(0, n) for n in size))])
         return Outputs(self.output(maps[0])[crop], maps[0][crop], lower, encoded[-1])
 
-    def forward_with_distances(self, image: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-        """Logits [B, C, *S], and each voxel's squared distances to what was learnt of the classes, [B, C, *S]."""
+    def forward_with_maps(self, image: Tensor, kind: str) -> Tensor:
+        """Logits and what maps of difficulty are made of, [B, C + D, *S].
+
+        Args:
+            image: [B, in_channels, *S].
+            kind: what comes after the C logits: "penultimate" features [B, feature_size, *S], or a kind of `distances`
+                [B, C, *S]; of any other kind, nothing. With memories, C channels tell last which of them answers.
+        """
         outputs = self.forward_supervised(image)
-        return outputs.logits, self.distances(outputs, kind)
+        parts = [outputs.logits]
+        if kind == "penultimate":
+            parts.append(outputs.features)
+        elif kind in ("scdl", "memory"):
+            parts.append(self.distances(outputs, kind))
+        if self.memory is not None:
+            parts.append(self._at_voxels(self.memory.answers(outputs.bottleneck), image))
+        return torch.cat(parts, dim=1)
 
     def distances(self, outputs: Outputs, kind: str) -> Tensor:
-        """Squared distances [B, C, *S] to the classes' distributions ("scdl"), float32, without gradient."""
-        return self.distributions.distances(outputs.features)
+        """Squared distances of voxels to what was learnt of the classes, float32 [B, C, *S], without gradient.
+
+        Args:
+            outputs: of a batch.
+            kind: "scdl" for the distributions, "memory" for the nearest vector, which a whole position has in common.
+        """
+        if kind == "scdl":
+            return self.distributions.distances(outputs.features)
+        return self._at_voxels(self.memory.distances(outputs.bottleneck), outputs.logits)
+
+    def _at_voxels(self, coarse: Tensor, image: Tensor) -> Tensor:
+        """Values of the bottleneck's positions at all of their voxels, as large as the image [B, Ch, *S]."""
+        crop = (..., *(slice(0, n) for n in image.shape[2:]))
+        return nn.functional.interpolate(coarse, scale_factor=float(self.size_divisor), mode="nearest")[crop]
 
     def forward(self, image: Tensor) -> Tensor:
         """Image [B, in_channels, *S] to logits z [B, C, *S]."""

@@ -381,10 +381,12 @@ def _network_arguments(
         "text_shape": None if fusion == "none" else tuple(text.vectors.shape),
         "text_learned": text.learned and fusion != "none",
         "distributions": settings.aux_loss == "scdl",
+        "memory": settings.memory == "class" or (start is not None and before.memory),
     }
-    if start is not None and before.members and of_classes["distributions"]:
-        msg = f"The model {start.name} is an average of several networks, which share no distributions of the classes."
-        raise ForgettableSegError(ErrorCode.SETTING_INVALID, msg, hint="Leave aux_loss out, or train from scratch.")
+    if start is not None and before.members and (of_classes["distributions"] or settings.memory != "none"):
+        msg = f"The model {start.name} is an average of several networks, which learn nothing of the classes together."
+        hint = "Leave aux_loss and memory out, or train from scratch."
+        raise ForgettableSegError(ErrorCode.SETTING_INVALID, msg, hint=hint)
     if start is not None:
         return dataclasses.replace(before, **of_classes)
     return NetworkArguments(

@@ -49,6 +49,14 @@ class ProcessGroup:
         """Sum over the ranks through which gradients flow."""
         return _Sum.apply(values) if self.is_distributed else values
 
+    def gathered(self, values: Tensor) -> Tensor:
+        """The values (N, ...) of all ranks one after another, rank 0 first; the ranks' shapes must be the same."""
+        if not self.is_distributed:
+            return values
+        parts = [torch.empty_like(values) for _ in range(self.world_size)]
+        dist.all_gather(parts, values.contiguous())
+        return torch.cat(parts)
+
     def smallest(self, value: float) -> float:
         """The smallest of the ranks' values."""
         if not self.is_distributed:

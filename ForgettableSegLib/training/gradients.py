@@ -54,6 +54,7 @@ class Pass:
         losses: (B,).
         weight: that the loss had in the gradient.
         auxiliary: the auxiliary loss, None where there is none.
+        bottleneck: (B, f, *T), None where there is no memory to be written.
     """
 
     loss: float
@@ -62,6 +63,7 @@ class Pass:
     losses: Tensor
     weight: float
     auxiliary: float | None = None
+    bottleneck: Tensor | None = None
 
     @classmethod
     def joined(cls, parts: Sequence[Pass]) -> Pass:
@@ -73,6 +75,7 @@ class Pass:
             torch.cat([part.losses for part in parts]),
             parts[0].weight,
             None if parts[0].auxiliary is None else sum(part.auxiliary for part in parts),
+            None if parts[0].bottleneck is None else torch.cat([part.bottleneck for part in parts]),
         )
 
 
@@ -194,6 +197,7 @@ class Learner:
                     losses,
                     weight,
                     None if auxiliary is None else share * float(auxiliary.detach()),
+                    None if self.network.memory is None else outputs.bottleneck.detach().float(),
                 )
             )
         return Pass.joined(parts)

@@ -61,9 +61,12 @@ class TrainingSettings:
             `training.consistency`; the average of the weights is their teacher, so there must be one.
         tgf, pbs, fsb: text-guided fusion, prototype-based scoring, forgettable sample bank: each on or off.
         fusion, num_heads: how text meets the image, see `TextGuidedFusion`.
+        memory, memory_items: a memory of each class at the bottleneck, see `ClassMemory`, and which of its items a
+            batch renews, see `MemoryWriter`.
         text, text_model, text_pretrained, text_path, prompt_template: where the text embeddings come from.
         score_mode, score_reduce, score_eps, score_features: see `difficulty_scores`.
-        prototypes: running means ("ema"), or the distributions that "scdl" has learnt.
+        prototypes: running means ("ema"), the distributions that "scdl" has learnt, or the vectors in the "memory" of
+            each class, the nearest of which counts.
         prototype_beta, prototype_warm_up, prototype_min_count: see `Prototypes`; nothing enters the bank before every
             class was seen in `prototype_min_count` batches.
         selection, admission, replacement, store, rescore: which samples enter the bank, and which leave it.
@@ -133,6 +136,8 @@ class TrainingSettings:
     fsb: bool = True
     fusion: str = "residual"
     num_heads: int = 4
+    memory: str = "none"
+    memory_items: str = "wld"
     text: str = "auto"
     text_model: str | None = None
     text_pretrained: str | None = None
@@ -214,6 +219,8 @@ class TrainingSettings:
             _refuse("unlabelled_ratio", self.unlabelled_ratio, "0 without a weight_average, which is the teacher")
         if self.prototypes == "scdl" and self.aux_loss != "scdl":
             _refuse("prototypes", self.prototypes, "ema without the aux_loss scdl, which learns the distributions")
+        if self.prototypes == "memory" and self.memory == "none":
+            _refuse("prototypes", self.prototypes, "ema or scdl without a memory")
         if self.prototypes != "ema" and self.score_mode == "paper":
             _refuse("prototypes", self.prototypes, "ema with the score_mode paper, whose prototypes are mean logits")
         if self.fsb and not self.pbs and self.selection not in ("loss", "random", "foreground"):
@@ -230,6 +237,8 @@ class TrainingSettings:
             _refuse("score_features", self.score_features, f"logits with the architecture '{self.architecture}'")
         if self.aux_loss != "none":
             _refuse("aux_loss", self.aux_loss, f"none with the architecture '{self.architecture}'")
+        if self.memory != "none":
+            _refuse("memory", self.memory, f"none with the architecture '{self.architecture}'")
         if self.architecture == "unetr" and (self.patch_size is None or any(n % 16 for n in self.patch_size)):
             _refuse("patch_size", self.patch_size, "multiples of 16 with the architecture 'unetr'")
 

@@ -22,6 +22,7 @@ from ForgettableSegLib.training.consistency import UnlabelledPatches
 from ForgettableSegLib.training.distributed import ProcessGroup
 from ForgettableSegLib.training.dynamics import LearningDynamics
 from ForgettableSegLib.training.gradients import Learner, Pass, scheduled_rate
+from ForgettableSegLib.training.memory_writer import MemoryWriter
 from ForgettableSegLib.training.miner import Miner, MiningReport
 from ForgettableSegLib.training.patches import Batch, PatchReader, PatchSampler, Prefetcher
 from ForgettableSegLib.training.recorder import Recorder
@@ -112,6 +113,7 @@ class Trainer:
             reader.cases, settings, epoch=epoch, patch_size=patch_size, device=device, group=group
         )
         self.learner = Learner(network, settings, device=device, group=group, features=features, warn=recorder.warning)
+        self.writer = _writer(settings, network, group)
         self.iteration = 0
         self.planned = self._planned_iterations()
         self.budget: TimeBudget | None = None  # given before the first step where the length is a time
@@ -178,6 +180,8 @@ class Trainer:
         batch = self._prepared(batch, iteration)
         main = self.learner.forward_backward(batch)
         report = self.miner.observe(iteration, batch, main.logits, main.features, main.losses)
+        if self.writer is not None:
+            self.writer.write(main.bottleneck, batch.labels, main.loss)
         replayed = None
         if self.miner.replay_due(iteration):
             replay = self._replay_batch(iteration)
@@ -356,6 +360,7 @@ class Trainer:
             "learner": self.learner.state_dict(),
             "miner": self.miner.state_dict(),
             "dynamics": self.dynamics.state_dict(),
+            "writer": None if self.writer is None else self.writer.state_dict(),
             "best": self.best,
             "validated_at": self.validated_at,
             "last_dice": self.last_dice,
@@ -373,6 +378,8 @@ class Trainer:
         self.miner.load_state_dict(state["miner"])
         if "dynamics" in state:  # written by a version that has them
             self.dynamics.load_state_dict(state["dynamics"])
+        if self.writer is not None:
+            self.writer.load_state_dict(state["writer"])
         self.best = state["best"]
         self.validated_at, self.last_dice = state["validated_at"], state["last_dice"]
         torch.set_rng_state(state["random"])
@@ -388,6 +395,13 @@ def _augmentation(settings: TrainingSettings, network: nn.Module, reader: PatchR
         mirror_axes=network.mirror_axes,
         context_slices=reader.context_slices,
     )
+
+
+def _writer(settings: TrainingSettings, network: nn.Module, group: ProcessGroup) -> MemoryWriter | None:
+    if network.memory is None:
+        return None
+    block, rule = network.size_divisor, settings.memory_items
+    return MemoryWriter(network.memory, rule=rule, block=block, seed=settings.seed, group=group)
 
 
 def _features(settings: TrainingSettings, network: nn.Module) -> str:

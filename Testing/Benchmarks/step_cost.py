@@ -1,6 +1,6 @@
 """What each module of the method costs: the training step with it over the step of the plain U-Net.
 
-    python Testing/Benchmarks/step_cost.py [--windows 5] [--device cpu]
+    python Testing/Benchmarks/step_cost.py [--windows 5] [--device cpu] [--processor-time]
 
 All variants live side by side and take turns, a window of F iterations each, so that whatever else the machine does
 meets them alike; within a window every position of the replay cycle occurs once. Prints a Markdown table.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,17 @@ from ForgettableSegLib.cases.preprocessing import plan_preprocessing
 from ForgettableSegLib.inference.device import resolve_device
 
 WARM_UP_WINDOWS = 3
+PLAIN = {"tgf": False, "pbs": False, "fsb": False}
 VARIANTS: dict[str, dict[str, Any]] = {
-    "plain U-Net": {"tgf": False, "pbs": False, "fsb": False},
+    "plain U-Net": PLAIN,
     "text-guided fusion (tgf)": {"tgf": True, "pbs": False, "fsb": False},
     "scoring (pbs)": {"tgf": False, "pbs": True, "fsb": False},
     "scoring and bank (pbs, fsb)": {"tgf": False, "pbs": True, "fsb": True},
     "all three": {"tgf": True, "pbs": True, "fsb": True},
+    "distributions (aux_loss scdl)": {**PLAIN, "aux_loss": "scdl"},
+    "distributions that score": {**PLAIN, "pbs": True, "aux_loss": "scdl", "prototypes": "scdl"},
+    "memory (memory class)": {**PLAIN, "memory": "class"},
+    "memory that scores": {**PLAIN, "pbs": True, "memory": "class", "prototypes": "memory"},
 }
 
 
@@ -38,6 +44,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--patch", type=int, default=64)
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--processor-time", action="store_true", help="for a machine with other work")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -52,6 +59,7 @@ def main() -> None:
                 class_names=[each.name for each in TASK.classes],
                 folder=folder / str(number),
                 device=resolve_device(options.device),
+                timer=time.process_time if options.processor_time else time.perf_counter,
             )
             for number, (name, modules) in enumerate(VARIANTS.items())
         }

@@ -26,6 +26,7 @@ _SETTINGS = (
     "admission",
     "replacement",
     "auxLoss",
+    "memory",
     "learningRate",
     "patchSize",
 )

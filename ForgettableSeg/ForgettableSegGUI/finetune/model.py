@@ -316,7 +316,12 @@ def trainingSettings(values: Mapping[str, Any], *, scratch: bool) -> dict[str, A
     for name, setting in (("textGuidance", "tgf"), ("prototypeScores", "pbs"), ("sampleBank", "fsb")):
         if values[name] != "preset":
             settings[setting] = values[name] == "on"
-    for name, setting in (("admission", "admission"), ("replacement", "replacement"), ("auxLoss", "aux_loss")):
+    for name, setting in (
+        ("admission", "admission"),
+        ("replacement", "replacement"),
+        ("auxLoss", "aux_loss"),
+        ("memory", "memory"),
+    ):
         if values[name] != "preset":
             settings[setting] = values[name]
     for name, setting in (

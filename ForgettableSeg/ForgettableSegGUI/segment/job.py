@@ -22,7 +22,7 @@ from ForgettableSegLib.jobs.requests import make_request
 from .. import results
 from ..case_files import CASE, loadHeatmaps, requireInScene, writeImages
 from ..i18n import tr as _
-from ..reviews import ESTIMATED
+from ..reviews import SEGMENTED
 from .model import ownRemarks, remarksByClass
 
 
@@ -135,7 +135,7 @@ class SegmentationJob:
     def _loadReview(
         self, node: slicer.vtkMRMLSegmentationNode, paths: Mapping[str, str], task: Task, remarks: Sequence[str]
     ) -> tuple[dict[str, slicer.vtkMRMLScalarVolumeNode], slicer.vtkMRMLTableNode | None]:
-        heatmaps = loadHeatmaps(node, self.volumeNodes[0], paths, ESTIMATED)
+        heatmaps = loadHeatmaps(node, self.volumeNodes[0], paths, SEGMENTED)
         if "review" in paths:
             content = json.loads(Path(paths["review"]).read_text(encoding="utf-8"))
             content["case"] = node.GetName()
