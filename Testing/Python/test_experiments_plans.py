@@ -16,11 +16,18 @@ from ForgettableSegLib.cases.case import Case
 from ForgettableSegLib.cases.split import Split
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 from ForgettableSegLib.experiments.plans import load_plan, plan_from_dict, ready_plans
-from ForgettableSegLib.experiments.regimes import CORRUPTIONS, corrupted, drawn, limited_split, to_corrupt
+from ForgettableSegLib.experiments.regimes import (
+    CORRUPTIONS,
+    corrupted,
+    drawn,
+    limited_split,
+    to_corrupt,
+    without_labels,
+)
 from ForgettableSegLib.training.settings import TrainingSettings
 
 TABLES = {f"table{number}" for number in range(1, 9)}
-OTHERS = {"text_controls", "fusion", "presets", "low_data", "noisy_labels", "mini"}
+OTHERS = {"text_controls", "fusion", "presets", "low_data", "noisy_labels", "mini", "scdl", "simmpnet"}
 PLAN: dict[str, Any] = {
     "name": "mine",
     "title": "Mine",
@@ -169,3 +176,17 @@ def test_a_shift_leaves_the_image_and_does_not_come_back() -> None:
 @pytest.mark.parametrize("kind", CORRUPTIONS)
 def test_an_empty_label_stays_empty(kind: str) -> None:
     assert not corrupted(np.zeros((3, 4, 5), dtype=np.uint8), kind, seed=0).any()
+
+
+def test_a_share_of_the_training_cases_keeps_its_labels() -> None:
+    split = Split(tuple(f"c{n}" for n in range(20)), ("v",), ("t",))
+    assert without_labels(split, 1.0, seed=0) == (split, set())
+    few, lost = without_labels(split, 0.1, seed=0)
+    more, _ = without_labels(split, 0.2, seed=0)
+    assert (len(few.train), len(more.train)) == (2, 4)
+    assert set(few.train) < set(more.train)
+    assert lost == set(split.train) - set(few.train)
+    assert (few.validation, few.test) == (split.validation, split.test)
+    assert len(without_labels(split, 0.001, seed=0)[0].train) == 1
+    with pytest.raises(ForgettableSegError, match="whose labelled is not"):
+        plan_from_dict({**PLAN, "regimes": [{"name": "none", "labelled": 0}]}, source="mine")
