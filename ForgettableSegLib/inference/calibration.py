@@ -64,7 +64,8 @@ def calibrate(
         ``calibration.<channel>_<voxel|slice|case|class<index>>`` to float32 ``[512]``, for the channels confidence,
         prototype_ratio and score; what no case showed is left out.
     """
-    builder, scorer = HistogramBuilder(), Scorer(prototypes, features)
+    with_memory = getattr(network, "memory", None) is not None
+    builder, scorer = HistogramBuilder(), Scorer(prototypes, features, with_memory=with_memory)
     axes = dilation_axes(0, in_plane=spatial_dims == 2)
     values = range(1, prototypes.num_classes)
     for number, case in enumerate(prepared_cases):

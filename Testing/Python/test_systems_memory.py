@@ -12,8 +12,9 @@ from training_cases import CPU, Listener, assert_same, resume, train
 from ForgettableSegLib.cases.case import CaseList
 from ForgettableSegLib.cases.labels import IGNORE_LABEL
 from ForgettableSegLib.errors import Cancelled, ErrorCode, ForgettableSegError
+from ForgettableSegLib.inference.calibration import calibrate
 from ForgettableSegLib.inference.predictor import Predictor
-from ForgettableSegLib.mining.prototypes import LearnedPrototypes
+from ForgettableSegLib.mining.prototypes import LearnedPrototypes, Prototypes
 from ForgettableSegLib.mining.scores import difficulty_scores
 from ForgettableSegLib.models.package import ModelPackage
 from ForgettableSegLib.network.build import build_network
@@ -184,7 +185,11 @@ def test_a_run_with_memories_resumes_bit_for_bit_and_shows_which_answers(tmp_pat
         train(cases, tmp_path / "cut", Listener(stop_at=4), settings=settings)
     assert_same(whole, resume(tmp_path / "cut"))
     assert whole.network.memory.filled.sum(1).min() > 0
-    package = ModelPackage.read(model_package(whole, device=CPU, calibration={}).write(tmp_path / "model.zip"))
+    prototypes, patch = Prototypes.from_tensors(**whole.prototypes), whole.config.patch_size
+    options = {"spatial_dims": 2, "patch_size": patch, "device": CPU, "features": "memory"}
+    counted = calibrate(whole.network, prototypes, whole.validation_cases, **options)
+    assert any(name.startswith("calibration.score") for name in counted)
+    package = ModelPackage.read(model_package(whole, device=CPU, calibration=counted).write(tmp_path / "model.zip"))
     found = Predictor(package, CPU).segment_case(next(iter(cases)))
     assert set(found.difficulty) == {"confidence", "prototype_ratio", "memory"}
     assert set(found.difficulty["memory"].flatten().round().tolist()) <= {0, 50, 100}
