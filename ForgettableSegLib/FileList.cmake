@@ -50,6 +50,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/experiments/regimes.py
   ForgettableSegLib/experiments/report.py
   ForgettableSegLib/experiments/results.py
+  ForgettableSegLib/experiments/tags.py
   ForgettableSegLib/inference/__init__.py
   ForgettableSegLib/inference/calibration.py
   ForgettableSegLib/inference/device.py
@@ -127,12 +128,14 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/network/ensemble.py
   ForgettableSegLib/network/forward.py
   ForgettableSegLib/network/fusion.py
+  ForgettableSegLib/network/guidance.py
   ForgettableSegLib/network/memory.py
   ForgettableSegLib/network/mirror.py
   ForgettableSegLib/network/outputs.py
   ForgettableSegLib/network/unet.py
   ForgettableSegLib/resources.py
   ForgettableSegLib/text/__init__.py
+  ForgettableSegLib/text/case_texts.py
   ForgettableSegLib/text/encoders.py
   ForgettableSegLib/text/prompts.py
   ForgettableSegLib/text/store.py
@@ -158,13 +161,16 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/training/miner.py
   ForgettableSegLib/training/patches.py
   ForgettableSegLib/training/planning.py
+  ForgettableSegLib/training/prototype_fit.py
   ForgettableSegLib/training/recorder.py
   ForgettableSegLib/training/run.py
   ForgettableSegLib/training/settings.py
   ForgettableSegLib/training/synthesis.py
   ForgettableSegLib/training/synthetic_cases.py
   ForgettableSegLib/training/tables.py
+  ForgettableSegLib/training/told.py
   ForgettableSegLib/training/trainer.py
+  ForgettableSegLib/training/trainer_parts.py
   ForgettableSegLib/training/validation.py
   ForgettableSegLib/training/weight_average.py
   ForgettableSegLib/worker/__init__.py

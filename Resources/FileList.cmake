@@ -5,6 +5,7 @@ set(FORGETTABLESEG_RESOURCE_FILES
   Resources/Experiments/mini.json
   Resources/Experiments/noisy_labels.json
   Resources/Experiments/presets.json
+  Resources/Experiments/prolearn.json
   Resources/Experiments/scdl.json
   Resources/Experiments/simmpnet.json
   Resources/Experiments/table1.json

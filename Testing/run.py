@@ -32,7 +32,7 @@ CONSTRAINTS = ROOT / "Testing" / "constraints.txt"
 OLDEST_PYTHON = (3, 11)
 NEEDED_GIB = 3
 DEMO_EXTRAS = ("demo", "report", "slicer")
-TEST_EXTRAS = (*DEMO_EXTRAS, "dicom", "dev")
+TEST_EXTRAS = (*DEMO_EXTRAS, "dicom", "guidance", "dev")
 HEARTBEAT_SECONDS = 30
 LOG_LINES = 25
 

@@ -17,6 +17,7 @@ DIMENSIONS = ["Automatic", "2D", "3D"]
 ADMISSIONS = ["preset", "band", "topk", "forgetting"]
 REPLACEMENTS = ["preset", "random", "fifo", "score"]
 AUX_LOSSES = ["preset", "none", "scdl"]
+GUIDANCES = ["preset", "text", "psa", "none"]
 MEMORIES = ["preset", "none", "class"]
 
 
@@ -66,6 +67,7 @@ class ForgettableSegParameterNode:
     admission: Annotated[str, Choice(ADMISSIONS)] = "preset"
     replacement: Annotated[str, Choice(REPLACEMENTS)] = "preset"
     auxLoss: Annotated[str, Choice(AUX_LOSSES)] = "preset"
+    guidance: Annotated[str, Choice(GUIDANCES)] = "preset"
     memory: Annotated[str, Choice(MEMORIES)] = "preset"
     learningRate: Annotated[float, WithinRange(0.0, 1.0)] = 0.0
     patchSize: Annotated[int, WithinRange(0, 512)] = 0

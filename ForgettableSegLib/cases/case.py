@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ForgettableSegLib.cases.task import Task
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
@@ -32,6 +33,7 @@ class Case:
         label: label map of the reference segmentation, if there is one.
         label_values: pairs of a value in the label map and the value of the task that it stands for, 0 for none; empty
             where the label map holds the task's values.
+        text: what is said of it, a report or tags; empty where nothing is.
 
     Raises:
         ForgettableSegError: `CASE_LIST_INVALID` if the id cannot name a folder or there is no image.
@@ -42,6 +44,7 @@ class Case:
     images: tuple[Path, ...]
     label: Path | None = None
     label_values: tuple[tuple[int, int], ...] = ()
+    text: str = ""
 
     def __post_init__(self) -> None:
         fits = self.case_id.strip(" .") == self.case_id and not _NOT_IN_FILE_NAMES.search(self.case_id)
@@ -53,6 +56,29 @@ class Case:
             )
         if not self.images:
             raise ForgettableSegError(ErrorCode.CASE_LIST_INVALID, f"Case '{self.case_id}' has no image.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The case as the configuration of a run holds it, as JSON types."""
+        return {
+            "id": self.case_id,
+            "group": self.group,
+            "images": [str(path) for path in self.images],
+            "label": str(self.label) if self.label else None,
+            **({"label_values": [list(pair) for pair in self.label_values]} if self.label_values else {}),
+            **({"text": self.text} if self.text else {}),
+        }
+
+    @classmethod
+    def from_dict(cls, entry: Mapping[str, Any]) -> Case:
+        """The case that `to_dict` wrote."""
+        return cls(
+            entry["id"],
+            entry["group"],
+            tuple(Path(path) for path in entry["images"]),
+            Path(entry["label"]) if entry["label"] else None,
+            tuple((found, value) for found, value in entry.get("label_values", ())),
+            entry.get("text", ""),
+        )
 
     @property
     def folder_name(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -19,8 +20,9 @@ from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
 _CHANNEL = re.compile(r"(?P<case>.+)_(?P<channel>\d{4})")
 _LABEL_ENDINGS = re.compile(r"[-_.](seg|segmentation|label|labels|labelmap|mask|gt)$", re.IGNORECASE)
+_LONGEST_TEXT = 2**16
 _FOLDER_PAIRS = (("imagesTr", "labelsTr"), ("images", "labels"))
-_INLINE_KEYS = {"id", "group", "image", "images", "label", "reference", "label_values"}
+_INLINE_KEYS = {"id", "group", "image", "images", "label", "reference", "label_values", "text"}
 
 
 def read_case_list(source: Path | str, *, task: Task | None = None, group_pattern: str | None = None) -> CaseList:
@@ -29,6 +31,9 @@ def read_case_list(source: Path | str, *, task: Task | None = None, group_patter
     Known are: a Medical Segmentation Decathlon or nnU-Net folder (or its dataset.json), a MONAI datalist (.json), a
     table (.csv), a folder with `images` and `labels` in it, two folders "images,labels", a folder of images, a
     DICOM series folder or a folder of them, and a single image.
+
+    What is said of a case is in its entry (`text`), or in a text file beside its first image, of the same name or named
+    after the case.
 
     Args:
         source: the folder or file.
@@ -59,8 +64,7 @@ def read_case_list(source: Path | str, *, task: Task | None = None, group_patter
         found = CaseList((Case(stem_of(source), stem_of(source), (source,)),), None, source)
     if not found.cases:
         raise _invalid(f"{source} holds no case.", "Choose a folder of volumes, a dataset.json, a datalist or a table.")
-    if task is not None:
-        found = replace(found, task=task)
+    found = replace(found, cases=tuple(map(_with_text, found.cases)), **({} if task is None else {"task": task}))
     return found if group_pattern is None else _regroup(found, group_pattern)
 
 
@@ -68,8 +72,9 @@ def cases_from_dicts(items: Iterable[Mapping[str, Any]], *, folder: Path | None 
     """Cases that stand in a request.
 
     Args:
-        items: `{"id", "group"?, "images": [..] or "image": .., "label"? or "reference"?, "label_values"?}` each; the
-            last holds the task's value for each value in the label file, where these differ.
+        items: `{"id", "group"?, "images": [..] or "image": .., "label"? or "reference"?, "label_values"?, "text"?}`
+            each; `label_values` holds the task's value for each value in the label file, where these differ, and `text`
+            a report or tags.
         folder: what relative paths are relative to; None for the current folder.
 
     Raises:
@@ -169,7 +174,24 @@ def _case_from_entry(entry: Mapping[str, Any], folder: Path, number: int) -> Cas
     values = _label_values(entry.get("label_values"), number)
     default_id = _strip_channel(stem_of(images[0]), len(images) > 1 or images[0].name != Path(named[0]).name)
     case_id = str(entry.get("id") or default_id)
-    return Case(case_id, str(entry.get("group") or case_id), images, None if label is None else folder / label, values)
+    text = entry.get("text") or ""
+    if not isinstance(text, str):
+        raise _invalid(f"The text of case {number} must be a text, not {text!r}.")
+    group, label = str(entry.get("group") or case_id), None if label is None else folder / label
+    return Case(case_id, group, images, label, values, text.strip())
+
+
+def _with_text(case: Case) -> Case:
+    """The case with what a text file beside its first image says, if it says nothing itself."""
+    if case.text:
+        return case
+    image = case.images[0]
+    for name in dict.fromkeys((f"{stem_of(image)}.txt", f"{case.case_id}.txt")):
+        path = image.parent / name
+        with contextlib.suppress(OSError, ValueError):  # none, or none that can be read: nothing is said
+            if path.is_file() and path.stat().st_size <= _LONGEST_TEXT:
+                return replace(case, text=path.read_text(encoding="utf-8-sig", errors="replace").strip())
+    return case
 
 
 def _label_values(content: Any, number: int) -> tuple[tuple[int, int], ...]:

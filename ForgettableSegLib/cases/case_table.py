@@ -15,6 +15,7 @@ _COLUMNS = {
     "id": ("id", "case", "case_id", "name"),
     "group": ("group", "patient", "subject", "patient_id"),
     "label": ("label", "reference", "segmentation", "mask"),
+    "text": ("text", "report", "tags"),
 }
 _IMAGE = re.compile(r"images?[ _-]?\d*")
 
@@ -23,8 +24,8 @@ def read_csv(path: Path) -> tuple[Case, ...]:
     """Read cases from a table with a header line.
 
     Columns, in any order and upper or lower case: `id` (else the image's name), `group` (patient; else the id), `image`
-    (several channels: `image_0`, `image_1`, ..., or names separated by `|`), and `label`. Names are relative to the
-    table. Commas, semicolons and tabs separate columns.
+    (several channels: `image_0`, `image_1`, ..., or names separated by `|`), `label`, and `text` (a report or tags).
+    Names are relative to the table. Commas, semicolons and tabs separate columns.
 
     Raises:
         ForgettableSegError: `CASE_LIST_INVALID`.
@@ -65,6 +66,7 @@ def _case(row: Mapping[str, str], images: list[str], named: Mapping[str, str | N
         field("group") or case_id,
         tuple(path.parent / one for one in files),
         path.parent / label if label else None,
+        text=field("text"),
     )
 
 

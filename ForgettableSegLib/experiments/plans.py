@@ -8,9 +8,9 @@ A plan is a JSON file; the ready ones lie in Resources/Experiments. Its fields:
 - ``variants``: ``[{"name", "settings"}]``, what differs from the plan's settings.
 - ``baseline``: name of the variant that the others are compared with.
 - ``seeds``: whole numbers; every variant is trained with each.
-- ``regimes``: ``[{"name", "training_cases", "corrupted_labels", "labelled"}]``: train on so many of the training cases
-  (null: all), with the labels of that share of them corrupted, and with a label for that share of them alone (see
-  `regimes`). Left out, it is all cases as they are.
+- ``regimes``: ``[{"name", "training_cases", "corrupted_labels", "labelled", "texts"}]``: train on so many of the
+  training cases (null: all), with the labels of that share of them corrupted, with a label for that share of them alone
+  (see `regimes`), and with tags for that share of them (see `tags`). Left out, it is all cases as they are.
 - ``metrics``: what the report tells, the first first.
 - ``notes``: sentences for the report, such as what is missing and why.
 """
@@ -32,6 +32,7 @@ METRICS = ("dice", "sensitivity", "hd95_mm", "hd95_voxels", "nsd")
 SHARED_SETTINGS = ("iterations", "epochs", "minutes", "batch_size", "seed", "split_ratios", "device", "validate_every")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _NEEDED = ("name", "title", "settings", "variants", "baseline", "seeds")
+_REGIME = {"name", "training_cases", "corrupted_labels", "labelled", "texts"}
 _FIELDS = ("name", "title", "extends", "settings", "variants", "baseline", "seeds", "regimes", "metrics", "notes")
 
 
@@ -44,12 +45,15 @@ class Regime:
         training_cases: of the training part; None for all.
         corrupted_labels: share of the training cases whose label is corrupted, in [0, 1].
         labelled: share of the training cases that keep their label, in (0, 1]; the others stay without.
+        texts: share of the training cases that get tags made of their label, in [0, 1], and no other case has any text;
+            None leaves the texts of the cases as they are.
     """
 
     name: str = "all cases"
     training_cases: int | None = None
     corrupted_labels: float = 0.0
     labelled: float = 1.0
+    texts: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,17 +226,19 @@ def _variants(entries: Any, source: str) -> tuple[Variant, ...]:
 
 def _regimes(entries: Any, source: str) -> tuple[Regime, ...]:
     found = []
-    for entry in _objects(entries, source, "regimes", {"name", "training_cases", "corrupted_labels", "labelled"}):
+    for entry in _objects(entries, source, "regimes", _REGIME):
         number, share = entry.get("training_cases"), entry.get("corrupted_labels", 0.0)
         labelled = entry.get("labelled", 1.0)
         if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
             _refuse(source, f"has a regime '{entry['name']}' whose training_cases is no number of cases")
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share <= 1:
-            _refuse(source, f"has a regime '{entry['name']}' whose corrupted_labels is not from 0 to 1")
+        for name in ("corrupted_labels", "texts"):
+            value = entry.get(name) or 0.0
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+                _refuse(source, f"has a regime '{entry['name']}' whose {name} is not from 0 to 1")
         if isinstance(labelled, bool) or not isinstance(labelled, int | float) or not 0 < labelled <= 1:
             _refuse(source, f"has a regime '{entry['name']}' whose labelled is not above 0 and up to 1")
-        regime = Regime(name=entry["name"], training_cases=number, corrupted_labels=float(share), labelled=labelled)
-        found.append(regime)
+        parts = {"corrupted_labels": float(share), "labelled": labelled, "texts": entry.get("texts")}
+        found.append(Regime(name=entry["name"], training_cases=number, **parts))
     return tuple(found)
 
 

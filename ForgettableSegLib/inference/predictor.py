@@ -56,7 +56,7 @@ class Predictor:
         return self.model.locator is not None
 
     def segment_case(self, case: Case, **options: Any) -> Segmentation:
-        """Read a case and segment it.
+        """Read a case and segment it; what is said of it guides a model that has learnt from such texts.
 
         Args:
             case: its images are read, its label is not.
@@ -66,7 +66,9 @@ class Predictor:
             ForgettableSegError: whatever reading the case and :meth:`segment_array` raise.
         """
         image, geometry = self._read(case)
-        return self.segment_array(image, geometry, case_id=case.case_id, name=str(case.images[0]), **options)
+        with self.model.told(case.text) as notes:
+            found = self.segment_array(image, geometry, case_id=case.case_id, name=str(case.images[0]), **options)
+        return replace(found, notes=(*found.notes, *notes)) if notes else found
 
     def segment_array(
         self,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from ForgettableSegLib.cases.preprocessing import Prepared, Preprocessing, restore, restore_scalar
 from ForgettableSegLib.cases.task import Task
-from ForgettableSegLib.errors import Cancelled
+from ForgettableSegLib.errors import Cancelled, ForgettableSegError
 from ForgettableSegLib.inference.difficulty import CONFIDENCE, ESTIMATED_CHANNELS, MEMORY, Calibration
 from ForgettableSegLib.inference.locator import Locator
 from ForgettableSegLib.inference.scoring import Scorer, feature_kind
@@ -21,6 +22,8 @@ from ForgettableSegLib.mining.prototypes import Prototypes
 from ForgettableSegLib.mining.scores import TERMS
 from ForgettableSegLib.models.regions import TEMPLATE
 from ForgettableSegLib.network.forward import iterate_logits
+from ForgettableSegLib.network.guidance import Told, telling
+from ForgettableSegLib.text.case_texts import encode_case_texts
 
 if TYPE_CHECKING:
     from ForgettableSegLib.models.field_of_view import FieldOfView
@@ -45,6 +48,7 @@ class LoadedModel:
         field_of_view: what its training cases looked like, None where nobody measured.
         locator: finds its structures in larger volumes, None where it has none.
         keep_largest: names of the classes of which only the largest piece is kept.
+        case_texts: {"source", "model"}: how texts of cases were embedded that it has learnt from; None if it has not.
     """
 
     name: str
@@ -58,6 +62,7 @@ class LoadedModel:
     field_of_view: FieldOfView | None = None
     locator: Locator | None = None
     keep_largest: tuple[str, ...] = ()
+    case_texts: Mapping[str, str | None] | None = None
 
     @classmethod
     def from_package(cls, package: ModelPackage, device: torch.device | str) -> LoadedModel:
@@ -78,7 +83,32 @@ class LoadedModel:
             field_of_view=package.field_of_view,
             locator=package.locator and Locator(package.locator, package.tensors[TEMPLATE].numpy()),
             keep_largest=tuple(package.card.get("keep_largest", ())),
+            case_texts=_case_texts(package.card),
         )
+
+    @contextmanager
+    def told(self, text: str) -> Iterator[list[str]]:
+        """Let the network know what is said of the case that it segments within this block.
+
+        Yields:
+            A sentence where it could not be told, which its prototypes then make up for.
+        """
+        if not text or self.case_texts is None:
+            yield []
+            return
+        try:
+            source, model = self.case_texts["source"], self.case_texts["model"]
+            vectors = encode_case_texts([text], source=source, model=model, pretrained=None)
+        except ForgettableSegError as error:
+            yield [f"The text of the case could not be used: {error.message}"]
+            return
+        with telling(self.network, Told(vectors, torch.ones(1, dtype=torch.bool))):
+            yield []
+
+
+def _case_texts(card: Mapping[str, Any]) -> dict[str, str | None] | None:
+    source = card.get("text", {}).get("reports")
+    return None if source is None else {"source": source, "model": card.get("training", {}).get("text_model")}
 
 
 @dataclass

@@ -110,7 +110,7 @@ def _cases(value: Any) -> str:
 def _case(entry: Any) -> str:
     if not isinstance(entry, Mapping):
         return "it must be a JSON object"
-    unknown = sorted(set(entry) - {"id", "group", "images", "label", "reference", "label_values"})
+    unknown = sorted(set(entry) - {"id", "group", "images", "label", "reference", "label_values", "text"})
     if unknown:
         return f"the field '{unknown[0]}' is unknown"
     identifier, images = entry.get("id"), entry.get("images")
@@ -120,7 +120,7 @@ def _case(entry: Any) -> str:
         return f"its id '{identifier}' cannot name a folder"
     if not isinstance(images, (list, tuple)) or not images or any(_text(image) for image in images):
         return f"the images of '{identifier}' must be a list of paths"
-    for name in ("group", "label", "reference"):
+    for name in ("group", "label", "reference", "text"):
         if entry.get(name) is not None and _text(entry[name]):
             return f"the {name} of '{identifier}' must be text and not empty"
     values = entry.get("label_values") or {}

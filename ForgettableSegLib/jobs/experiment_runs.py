@@ -112,6 +112,8 @@ class Study:
         regime = [planned.regime.training_cases, planned.regime.corrupted_labels]
         if planned.regime.labelled < 1:
             regime.append(planned.regime.labelled)
+        if planned.regime.texts is not None:
+            regime.append({"texts": planned.regime.texts})
         decisive = [settings, regime, self.split.to_dict(), files, self.task.to_dict()]
         digest = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
         runs = self.output / "runs"
@@ -145,6 +147,7 @@ class Study:
 
     def _execute(self, planned: PlannedRun, folder: RunFolder, context: JobContext, *, index: int, of: int) -> None:
         from ForgettableSegLib.experiments.regimes import limited_split, to_corrupt, without_labels
+        from ForgettableSegLib.experiments.tags import tags_of_cases
         from ForgettableSegLib.inference.predictor import Predictor
         from ForgettableSegLib.training.export import model_package
 
@@ -153,6 +156,10 @@ class Study:
         corrupt = to_corrupt(self._select(split.train), planned.regime.corrupted_labels, seed=planned.seed)
         labels = {case.case_id: self._corrupted(case, how, planned.seed) for case, how in corrupt}
         cases = self._with_labels({**labels, **dict.fromkeys(unlabelled)})
+        if planned.regime.texts is not None:
+            tags = tags_of_cases(self._select(split.train), planned.regime.texts, self.task, seed=planned.seed)
+            told = (replace(case, text=tags.get(case.case_id, "")) for case in cases)
+            cases = replace(cases, cases=tuple(told))
         listener = RunListener(context, planned.label, index=index, of=of)
         outcome = self._train(planned, folder, cases, split, listener)
         package = model_package(outcome, device=self.device, calibration={})

@@ -89,4 +89,5 @@ def _as_item(case: Case) -> dict[str, Any]:
     """The case as a request names it, so that a client can show the list and ask for a part of it."""
     item = {"id": case.case_id, "group": case.group, "images": [str(path.absolute()) for path in case.images]}
     item |= {} if case.label is None else {"label": str(case.label.absolute())}
+    item |= {"text": case.text} if case.text else {}
     return item | ({"label_values": {str(old): new for old, new in case.label_values}} if case.label_values else {})

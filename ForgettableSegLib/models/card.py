@@ -33,6 +33,7 @@ _OPTIONAL = {
     "locator": dict,
     "keep_largest": list,
 }
+_CASE_TEXTS = ("words", "open_clip", "random")
 _MAX_DEPTH = 16
 # 512 x 512 x 512: images are padded to the patch, so it decides how much memory is asked for.
 _MAX_PATCH = 2**27
@@ -154,6 +155,8 @@ def _check_parts(card: Mapping[str, Any], source: str) -> None:
     prompts = card.get("text", {}).get("prompts", [])
     if not isinstance(prompts, list | tuple) or not all(isinstance(prompt, str) for prompt in prompts):
         raise invalid(source, "its text prompts are not a list of texts")
+    if card.get("text", {}).get("reports", "words") not in _CASE_TEXTS:
+        raise invalid(source, "the texts of its cases were embedded in a way that is not known")
     kind = card.get("training", {}).get("prototypes", "ema")
     learnt = {"ema": True, "scdl": network.distributions, "memory": network.memory}
     if not isinstance(kind, str) or not learnt.get(kind) or (kind != "ema" and network.members):

@@ -14,6 +14,7 @@ _MAX_FEATURES = 4096
 _MAX_CHANNELS = 1024
 _MAX_CONTEXT = 5
 _MAX_MEMBERS = 8
+_MAX_PROTOTYPES = 4096
 UNETR_PATCH = 16
 
 
@@ -43,6 +44,7 @@ class NetworkArguments:
     deep_supervision: bool = False
     distributions: bool = False
     memory: bool = False
+    prototypes: int = 0
 
     def __post_init__(self) -> None:
         _check_number("spatial_dims", self.spatial_dims, 2, 3)
@@ -68,6 +70,9 @@ class NetworkArguments:
         _check_number("context_slices", self.context_slices, 0, _MAX_CONTEXT)
         if self.context_slices and (self.spatial_dims != 2 or self.architecture != "unet"):
             _reject("context_slices", self.context_slices, "0 except in 2D with the architecture unet")
+        _check_number("prototypes", self.prototypes, 0, _MAX_PROTOTYPES)
+        if self.prototypes and (self.fusion != "visual_query" or self.text_shape is None or self.text_learned):
+            _reject("prototypes", self.prototypes, "0 except with the fusion visual_query and a text_shape")
         object.__setattr__(self, "mirror_axes", _axes("mirror_axes", self.mirror_axes))
         members = tuple(_axes("members", axes) for axes in _sequence("members", self.members))
         object.__setattr__(self, "members", members)

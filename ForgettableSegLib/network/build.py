@@ -16,7 +16,16 @@ if TYPE_CHECKING:
     from ForgettableSegLib.network.backbones import Backbone
 
 # What belongs to the classes and their texts; the rest of a network serves any classes.
-_OF_UNET = ("fusion", "text_shape", "text_learned", "context_slices", "deep_supervision", "distributions", "memory")
+_OF_UNET = (
+    "fusion",
+    "text_shape",
+    "text_learned",
+    "context_slices",
+    "deep_supervision",
+    "distributions",
+    "memory",
+    "prototypes",
+)
 _OUTPUTS = ("output", "lower_outputs", "body.model.2", "body.output_block", "body.out")  # of each architecture
 _LEARNT_OF_CLASSES = ("distributions.mean", "distributions.spread", "memory.items", "memory.filled")
 _CLASS_MODULES = ("fusion.text", "fusion.text_projection", "fusion.text_norm", *_LEARNT_OF_CLASSES, *_OUTPUTS)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ForgettableSegLib.network.blocks import SLOPE, Convolutions, Down, Up
 from ForgettableSegLib.network.distributions import ClassDistributions
 from ForgettableSegLib.network.fusion import TextGuidedFusion
+from ForgettableSegLib.network.guidance import PrototypeFusion
 from ForgettableSegLib.network.memory import ClassMemory
 from ForgettableSegLib.network.outputs import Outputs
 
@@ -34,6 +35,7 @@ class TextGuidedUNet(nn.Module):
         mirror_axes: see :func:`~ForgettableSegLib.network.mirror.mirrored_mean`.
         deep_supervision: output layers at the lower levels of the decoder too, for the training.
         distributions: the classes have learnable distributions, see :class:`ClassDistributions`.
+        prototypes: pairs that guide the fusion in place of the classes' prompts, see :class:`PrototypeFusion`.
         memory: the bottleneck is read by a memory of each class, see :class:`ClassMemory`.
 
     Raises:
@@ -57,6 +59,7 @@ class TextGuidedUNet(nn.Module):
         deep_supervision: bool = False,
         distributions: bool = False,
         memory: bool = False,
+        prototypes: int = 0,
     ) -> None:
         super().__init__()
         self.context_slices = context_slices
@@ -75,14 +78,19 @@ class TextGuidedUNet(nn.Module):
         self.lower_outputs = nn.ModuleList(convolution(size, out_channels, kernel_size=1) for size in supervised)
         self.apply(_initialise)
         # Last, so that the same seed gives every fusion mode the same U-Net.
-        self.fusion = TextGuidedFusion(
-            mode=fusion,
-            spatial_dims=spatial_dims,
-            channels=features[-1],
-            text_shape=text_shape,
-            num_heads=num_heads,
-            text_learned=text_learned,
-        )
+        if prototypes:
+            self.fusion = PrototypeFusion(
+                channels=features[-1], prototypes=prototypes, length=text_shape[1], num_heads=num_heads
+            )
+        else:
+            self.fusion = TextGuidedFusion(
+                mode=fusion,
+                spatial_dims=spatial_dims,
+                channels=features[-1],
+                text_shape=text_shape,
+                num_heads=num_heads,
+                text_learned=text_learned,
+            )
         self.distributions = ClassDistributions(out_channels, features[0]) if distributions else None
         self.memory = ClassMemory(out_channels, features[-1], spatial_dims) if memory else None
 

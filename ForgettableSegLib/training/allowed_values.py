@@ -9,6 +9,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "loss": ("dice_ce", "ce", "balanced", "ga_dice_ce", "tversky", "focal", "boundary", "boundary_dou"),
     "aux_loss": ("none", "scdl"),
     "architecture": ("unet", "attention_unet", "unetr", "nnunet"),
+    "guidance": ("text", "psa", "none"),
     "fusion": ("residual", "visual_query", "literal", "none"),
     "text": ("auto", "open_clip", "file", "onehot", "random", "learned"),
     "score_mode": ("bounded", "zscore", "paper"),

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
+from ForgettableSegLib.training.distributed import ProcessGroup
 
 KEPT = 2
 # A run that cannot keep this much beside its checkpoints would stop half-way.
@@ -100,6 +101,15 @@ class CheckpointFolder:
             hint = "Start the training again in a new folder."
             raise ForgettableSegError(ErrorCode.CHECKPOINT_INVALID, msg, hint=hint)
         return None
+
+    def load_common(self, group: ProcessGroup, warn: Callable[[str], None]) -> dict[str, Any] | None:
+        """The newest checkpoint that all ranks have whole; see `load`."""
+        iteration = None
+        if group.is_distributed:
+            own = self.iterations()
+            # Ranks keep two, and differ by one checkpoint at most: the smallest of the newest is on all of them.
+            iteration = int(group.smallest(own[0] if own else -1))
+        return self.load(warn, iteration=iteration)
 
     def iterations(self) -> list[int]:
         """Iterations of the checkpoints that are whole, the newest first."""

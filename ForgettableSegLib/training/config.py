@@ -22,6 +22,7 @@ from ForgettableSegLib.network.build import NetworkArguments
 from ForgettableSegLib.text.encoders import TextEmbeddings, encode_prompts
 from ForgettableSegLib.text.prompts import prompt_for
 from ForgettableSegLib.text.store import same_prompt
+from ForgettableSegLib.training.consistency import unlabelled_cases
 from ForgettableSegLib.training.distributed import ProcessGroup
 from ForgettableSegLib.training.files import whole_text_file
 from ForgettableSegLib.training.planning import (
@@ -35,6 +36,7 @@ from ForgettableSegLib.training.planning import (
 )
 from ForgettableSegLib.training.recorder import Recorder
 from ForgettableSegLib.training.settings import TrainingSettings
+from ForgettableSegLib.training.told import PROTOTYPES, TEXT_FREE_LENGTH, encode_told
 
 CONFIG_SCHEMA = 1
 
@@ -52,7 +54,7 @@ class RunConfig:
         preprocessing: how cases are prepared.
         patch_size: voxels an axis.
         network: arguments of `build_network`.
-        text: {"source", "encoder", "prompts"}.
+        text: {"source", "encoder", "prompts"}, and "reports", how texts of cases are embedded, where these guide it.
         start: {"name", "same_classes"} of the model that was fine-tuned, or None.
         contents: key of the content of every training and validation case.
         quarantined: (axis, slice) pairs of label files that stay out of training, by case.
@@ -83,16 +85,7 @@ class RunConfig:
             "name": self.name,
             "settings": self.settings.to_dict(),
             "task": self.task.to_dict(),
-            "cases": [
-                {
-                    "id": case.case_id,
-                    "group": case.group,
-                    "images": [str(path) for path in case.images],
-                    "label": str(case.label) if case.label else None,
-                    **({"label_values": [list(pair) for pair in case.label_values]} if case.label_values else {}),
-                }
-                for case in self.cases
-            ],
+            "cases": [case.to_dict() for case in self.cases],
             "preprocessing": self.preprocessing.to_dict(),
             "patch_size": list(self.patch_size),
             "network": self.network,
@@ -119,16 +112,7 @@ class RunConfig:
                 name=content["name"],
                 settings=TrainingSettings.from_dict(content["settings"]),
                 task=Task.from_dict(content["task"]),
-                cases=tuple(
-                    Case(
-                        entry["id"],
-                        entry["group"],
-                        tuple(Path(path) for path in entry["images"]),
-                        Path(entry["label"]) if entry["label"] else None,
-                        tuple((found, value) for found, value in entry.get("label_values", ())),
-                    )
-                    for entry in content["cases"]
-                ),
+                cases=tuple(Case.from_dict(entry) for entry in content["cases"]),
                 split=Split.from_dict(split),
                 preprocessing=Preprocessing.from_dict(content["preprocessing"]),
                 patch_size=tuple(content["patch_size"]),
@@ -175,8 +159,8 @@ def configure(
     device: torch.device,
     group: ProcessGroup,
     preprocessing: Preprocessing | None = None,
-) -> tuple[RunConfig, TextEmbeddings]:
-    """Everything that decides a run, except what the content of the cases says.
+) -> tuple[RunConfig, TextEmbeddings, dict[str, torch.Tensor]]:
+    """Everything that decides a run, except what the content of the cases says; and the texts' embeddings, by case.
 
     Args:
         cases, task, name, settings, start, split, preprocessing: see `run_training`.
@@ -228,21 +212,24 @@ def configure(
     if settings.mirror_axes is None:
         settings = dataclasses.replace(settings, mirror_axes=planned_mirror_axes(task, preprocessing.sides_axis))
     settings, preprocessing = _planned(settings, training, task, preprocessing, start, recorder, device, group)
-    network = _network_arguments(settings, task, text, start, same_classes=same_classes)
+    told, told_by = encode_told(settings, training, text, start)
+    length = len(next(iter(told.values()))) if told else TEXT_FREE_LENGTH
+    network = _network_arguments(settings, task, text, start, same_classes=same_classes, length=length)
     config = RunConfig(
         name=name,
         settings=settings,
         task=task,
-        cases=labelled + _unlabelled(cases, settings, recorder),
+        cases=labelled + unlabelled_cases(cases, settings, recorder),
         split=split,
         preprocessing=preprocessing,
         patch_size=start.patch_size if start is not None else settings.patch_size,
         network=network.to_dict(),
-        text={"source": text.source, "encoder": text.encoder, "prompts": list(text.prompts)},
+        text={"source": text.source, "encoder": text.encoder, "prompts": list(text.prompts)}
+        | ({"reports": told_by} if told_by else {}),
         start=None if start is None else {"name": start.name, "same_classes": same_classes},
         contents={},
     )
-    return config, text
+    return config, text, told
 
 
 def refuse_used(folder: Path) -> None:
@@ -273,16 +260,6 @@ def refuse_changed(before: RunConfig, now: RunConfig, folder: Path) -> None:
             continue
         msg = f"The run in {folder} cannot be resumed: {what}."
         raise ForgettableSegError(ErrorCode.RUN_MISMATCH, msg, hint="Restore the files, or start a new run.")
-
-
-def _unlabelled(cases: CaseList, settings: TrainingSettings, recorder: Recorder) -> tuple[Case, ...]:
-    """The cases without a label, if the settings ask for them."""
-    if not settings.unlabelled_ratio:
-        return ()
-    found = tuple(case for case in cases if case.label is None)
-    if not found:
-        recorder.warning("There is no case without a label, so unlabelled_ratio has nothing to take patches of.")
-    return found
 
 
 def class_names(task: Task) -> list[str]:
@@ -360,11 +337,18 @@ def _planned(
 
 
 def _network_arguments(
-    settings: TrainingSettings, task: Task, text: TextEmbeddings, start: ModelPackage | None, *, same_classes: bool
+    settings: TrainingSettings,
+    task: Task,
+    text: TextEmbeddings,
+    start: ModelPackage | None,
+    *,
+    same_classes: bool,
+    length: int,
 ) -> NetworkArguments:
     """The architecture of the settings, or the one that the start's weights belong to, for the classes of the task.
 
-    Of an ensemble, other classes start from its first network: there is nothing yet that several could agree on.
+    Prototypes that guide it have responses of `length` numbers, or as many as those of the start. Of an ensemble, other
+    classes start from its first network: there is nothing yet that several could agree on.
     """
     fusion = settings.fusion_mode
     if start is not None:
@@ -375,11 +359,15 @@ def _network_arguments(
             sides = {start.preprocessing.sides_axis} - set(planned_mirror_axes(task, start.preprocessing.sides_axis))
             kept = tuple(axis for axis in before.mirror_axes if axis not in sides)
             before = dataclasses.replace(before, mirror_axes=kept)
-        fusion = before.fusion
+        fusion, length = before.fusion, (before.text_shape or (0, length))[1]
+    prototypes = before.prototypes if start is not None else PROTOTYPES * (settings.guidance == "psa")
+    prototypes = 0 if fusion == "none" else prototypes
+    text_shape = (task.num_classes - 1, length) if prototypes else tuple(text.vectors.shape)
     of_classes = {
         "out_channels": task.num_classes,
-        "text_shape": None if fusion == "none" else tuple(text.vectors.shape),
-        "text_learned": text.learned and fusion != "none",
+        "text_shape": None if fusion == "none" else text_shape,
+        "text_learned": text.learned and fusion != "none" and not prototypes,
+        "prototypes": prototypes,
         "distributions": settings.aux_loss == "scdl",
         "memory": settings.memory == "class" or (start is not None and before.memory),
     }

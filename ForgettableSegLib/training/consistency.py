@@ -13,12 +13,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ForgettableSegLib.cases.case import Case, CaseList
 from ForgettableSegLib.cases.labels import IGNORE_LABEL
 from ForgettableSegLib.network.distributions import Tokens, pooled
 from ForgettableSegLib.training.augmentation import Augmentation
 from ForgettableSegLib.training.distributed import ProcessGroup
 from ForgettableSegLib.training.distribution_loss import pseudo_labels, pull_loss
 from ForgettableSegLib.training.patches import PatchReader, PatchSampler
+from ForgettableSegLib.training.recorder import Recorder
 from ForgettableSegLib.training.settings import TrainingSettings
 
 # Keeps the draws of patches without labels apart from those of the others.
@@ -92,6 +94,16 @@ class UnlabelledPatches:
         weak, labels = self.weak(batch.images.to(self.device), batch.labels.to(self.device), draw)
         strong, _ = self.strong(weak, labels, draw + 1)
         return Views(weak, strong, labels != IGNORE_LABEL)
+
+
+def unlabelled_cases(cases: CaseList, settings: TrainingSettings, recorder: Recorder) -> tuple[Case, ...]:
+    """The cases without a label, if the settings ask for them."""
+    if not settings.unlabelled_ratio:
+        return ()
+    found = tuple(case for case in cases if case.label is None)
+    if not found:
+        recorder.warning("There is no case without a label, so unlabelled_ratio has nothing to take patches of.")
+    return found
 
 
 def ramp_up(done: float, length: float) -> float:

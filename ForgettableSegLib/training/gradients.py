@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 from ForgettableSegLib.network.distributions import Tokens
+from ForgettableSegLib.network.guidance import Told, telling
 from ForgettableSegLib.network.outputs import Outputs
 from ForgettableSegLib.training.consistency import Views, consistency_loss, ramp_up, token_consistency
 from ForgettableSegLib.training.distributed import ProcessGroup
@@ -131,9 +132,15 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = value
 
-    def forward_backward(self, batch: Batch, weight: float = 1.0) -> Pass:
-        """Add the gradients of a batch to those there are; in smaller parts when the device runs out of memory."""
-        return self._fitting(lambda: self._accumulate(batch, weight), len(batch.ids), batch.labels.shape[1:])
+    def forward_backward(self, batch: Batch, weight: float = 1.0, *, told: Told | None = None) -> Pass:
+        """Add the gradients of a batch to those there are; in smaller parts when the device runs out of memory.
+
+        Args:
+            batch: the batch.
+            weight: of its loss.
+            told: what is said of its cases, for a network that prototypes guide.
+        """
+        return self._fitting(lambda: self._accumulate(batch, weight, told), len(batch.ids), batch.labels.shape[1:])
 
     def learn_from_views(self, views: Views) -> float:
         """Add the gradients of patches without labels, whose strong view is drawn to what is said of the weak one.
@@ -167,14 +174,16 @@ class Learner:
                 "with the same result but more slowly."
             )
 
-    def _accumulate(self, batch: Batch, weight: float) -> Pass:
+    def _accumulate(self, batch: Batch, weight: float, told: Told | None) -> Pass:
         size = len(batch.ids)
         step = math.ceil(size / self.micro_batches)
         parts = []
         for first in range(0, size, step):
             part = batch.part(first, min(first + step, size))
             share = len(part.ids) / size
-            with torch.autocast("cuda", dtype=torch.float16) if self.half_precision else nullcontext():
+            known = told and told.part(first, first + len(part.ids))
+            precision = torch.autocast("cuda", dtype=torch.float16) if self.half_precision else nullcontext()
+            with precision, telling(self.network, known):
                 outputs, tokens = self.model(part.images)
             loss, losses = supervised_loss(
                 outputs.logits.float(),

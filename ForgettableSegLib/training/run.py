@@ -29,6 +29,7 @@ from ForgettableSegLib.network.build import build_network, transfer_weights
 from ForgettableSegLib.network.ensemble import Ensemble
 from ForgettableSegLib.network.unet import TextGuidedUNet
 from ForgettableSegLib.resources import user_cache_dir
+from ForgettableSegLib.text.case_texts import read_texts, write_texts
 from ForgettableSegLib.training.budget import TimeBudget
 from ForgettableSegLib.training.checkpoint import CheckpointFolder, require_space
 from ForgettableSegLib.training.config import RunConfig, class_names, configure, refuse_changed, refuse_used
@@ -39,6 +40,7 @@ from ForgettableSegLib.training.recorder import Listener, Recorder
 from ForgettableSegLib.training.settings import TrainingSettings
 from ForgettableSegLib.training.synthetic_cases import with_synthetic_images
 from ForgettableSegLib.training.tables import write_tables
+from ForgettableSegLib.training.told import told_by_case
 from ForgettableSegLib.training.trainer import Trainer
 
 
@@ -138,7 +140,7 @@ def run_training(
                 progress=lambda done, of: recorder.progress("make images", done, of),
             )
             group.wait()
-        config, text = configure(
+        config, text, told = configure(
             cases,
             task,
             name=name,
@@ -163,7 +165,8 @@ def run_training(
         prepared, config = _prepare(config, recorder, cache)
         if group.is_main:
             config.write(folder)
-        trainer = _trainer(config, folder, network, prepared, device, group, recorder)
+            write_texts(folder, told)
+        trainer = _trainer(config, folder, network, prepared, device, group, recorder, told)
         if start is not None and start.prototypes and config.start["same_classes"] and _same_features(start, settings):
             trainer.miner.prototypes.load_state_dict(start.prototypes)
         if settings.minutes is not None:
@@ -195,8 +198,8 @@ def resume_training(
         prepared, now = _prepare(config, recorder, cache)
         refuse_changed(config, now, folder)
         network = build_network(config.network)
-        trainer = _trainer(config, folder, network, prepared, device, group, recorder)
-        state = _common_checkpoint(trainer.checkpoints, group, recorder)
+        trainer = _trainer(config, folder, network, prepared, device, group, recorder, read_texts(folder))
+        state = trainer.checkpoints.load_common(group, recorder.warning)
         if state is None:
             msg = f"The run in {folder} was cut off before its first checkpoint."
             raise ForgettableSegError(ErrorCode.CHECKPOINT_INVALID, msg, hint="Start it again in a new folder.")
@@ -255,6 +258,7 @@ def _trainer(
     device: torch.device,
     group: ProcessGroup,
     recorder: Recorder,
+    told: Mapping[str, torch.Tensor],
 ) -> Trainer:
     require_space(folder, network)
     checkpoints = CheckpointFolder(folder / "checkpoint", f"rank{group.rank}" if group.is_distributed else "")
@@ -277,6 +281,7 @@ def _trainer(
         reader=readers["train"],
         unlabelled=unlabelled
         and UnlabelledPatches(unlabelled, config.settings, network=network, group=group, device=device),
+        texts=told_by_case(told, prepared["train"]),
         validation_cases=prepared["validation"],
         class_names=class_names(config.task),
         patch_size=config.patch_size,
@@ -337,16 +342,6 @@ def _train(
         seconds=trainer.elapsed_s,
         peak_memory_bytes=peak_memory(),
     )
-
-
-def _common_checkpoint(checkpoints: CheckpointFolder, group: ProcessGroup, recorder: Recorder) -> dict[str, Any] | None:
-    """The newest checkpoint that all ranks have whole."""
-    iteration = None
-    if group.is_distributed:
-        own = checkpoints.iterations()
-        # Ranks keep two, and differ by one checkpoint at most: the smallest of the newest is on all of them.
-        iteration = int(group.smallest(own[0] if own else -1))
-    return checkpoints.load(recorder.warning, iteration=iteration)
 
 
 @contextmanager

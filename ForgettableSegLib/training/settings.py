@@ -60,6 +60,8 @@ class TrainingSettings:
             one, the weight of what is learnt from them, and the share of the training over which it rises, see
             `training.consistency`; the average of the weights is their teacher, so there must be one.
         tgf, pbs, fsb: text-guided fusion, prototype-based scoring, forgettable sample bank: each on or off.
+        guidance: what the fusion takes in: the prompts of the classes ("text"), prototypes of what is said of the cases
+            ("psa", see `PrototypeFusion`; its fusion is "visual_query"), or nothing.
         fusion, num_heads: how text meets the image, see `TextGuidedFusion`.
         memory, memory_items: a memory of each class at the bottleneck, see `ClassMemory`, and which of its items a
             batch renews, see `MemoryWriter`.
@@ -134,6 +136,7 @@ class TrainingSettings:
     tgf: bool = True
     pbs: bool = True
     fsb: bool = True
+    guidance: str = "text"
     fusion: str = "residual"
     num_heads: int = 4
     memory: str = "none"
@@ -212,9 +215,11 @@ class TrainingSettings:
         if len(self.split_ratios) != 3 or min(self.split_ratios) < 0 or self.split_ratios[0] < 1:
             _refuse("split_ratios", list(self.split_ratios), "three numbers, the first at least 1")
         widest = PLANNED_WIDTH if self.features is None else self.features[-1]
-        if self.tgf and self.fusion != "none" and widest % self.num_heads:
+        if self.fusion_mode != "none" and widest % self.num_heads:
             _refuse("num_heads", self.num_heads, f"a divisor of the last of features, {widest}")
         self._check_architecture()
+        if self.guidance == "psa" and self.synthesis is not None:
+            _refuse("guidance", self.guidance, "text or none with synthesis, whose label maps look like no image")
         if self.unlabelled_ratio and not self.weight_average:
             _refuse("unlabelled_ratio", self.unlabelled_ratio, "0 without a weight_average, which is the teacher")
         if self.prototypes == "scdl" and self.aux_loss != "scdl":
@@ -268,7 +273,9 @@ class TrainingSettings:
     @property
     def fusion_mode(self) -> str:
         """The fusion that the network is built with; "none" where text-guided fusion is off."""
-        return self.fusion if self.tgf else "none"
+        if not self.tgf or self.guidance == "none":
+            return "none"
+        return "visual_query" if self.guidance == "psa" else self.fusion
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON types."""

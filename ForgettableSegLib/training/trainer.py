@@ -11,24 +11,23 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ForgettableSegLib.cases.cache import PreparedCase
 from ForgettableSegLib.errors import Cancelled, ErrorCode, ForgettableSegError
-from ForgettableSegLib.training.augmentation import Augmentation
 from ForgettableSegLib.training.budget import Stopwatch, TimeBudget
 from ForgettableSegLib.training.checkpoint import CheckpointFolder
 from ForgettableSegLib.training.consistency import UnlabelledPatches
 from ForgettableSegLib.training.distributed import ProcessGroup
 from ForgettableSegLib.training.dynamics import LearningDynamics
 from ForgettableSegLib.training.gradients import Learner, Pass, scheduled_rate
-from ForgettableSegLib.training.memory_writer import MemoryWriter
 from ForgettableSegLib.training.miner import Miner, MiningReport
 from ForgettableSegLib.training.patches import Batch, PatchReader, PatchSampler, Prefetcher
 from ForgettableSegLib.training.recorder import Recorder
 from ForgettableSegLib.training.settings import TrainingSettings
 from ForgettableSegLib.training.synthesis import ImageSynthesis
 from ForgettableSegLib.training.tables import bank_entries
+from ForgettableSegLib.training.trainer_parts import make_augmentation, make_fitter, make_writer, scored_features
 from ForgettableSegLib.training.validation import validation_dice
 
 VALIDATIONS_A_RUN = 10
@@ -50,6 +49,7 @@ class Trainer:
         group: the processes of the run.
         recorder: events and files.
         unlabelled: patches of cases without labels, None where none are learnt from.
+        texts: (cases, L) embeddings of what is said of the training cases, zeros where nothing is; None without any.
         judge_start: whether the network that training starts from is a model already, and one of those to choose from.
         checkpoints: where the state is kept.
     """
@@ -68,6 +68,7 @@ class Trainer:
         recorder: Recorder,
         checkpoints: CheckpointFolder,
         unlabelled: UnlabelledPatches | None = None,
+        texts: Tensor | None = None,
         judge_start: bool = False,
     ) -> None:
         if settings.batch_size % group.world_size:
@@ -95,9 +96,9 @@ class Trainer:
             rank=group.rank,
             world_size=group.world_size,
         )
-        self.augmentation = _augmentation(settings, network, reader)
+        self.augmentation = make_augmentation(settings, network, reader)
         self.synthesis = None if reader.recipe is None else ImageSynthesis(reader.recipe, reader.context_slices)
-        features = _features(settings, network)
+        features = scored_features(settings, network)
         self.miner = Miner(
             settings,
             num_classes=num_classes,
@@ -113,7 +114,8 @@ class Trainer:
             reader.cases, settings, epoch=epoch, patch_size=patch_size, device=device, group=group
         )
         self.learner = Learner(network, settings, device=device, group=group, features=features, warn=recorder.warning)
-        self.writer = _writer(settings, network, group)
+        self.writer = make_writer(settings, network, group)
+        self.fitter = make_fitter(settings, self.learner, reader, texts, device)
         self.iteration = 0
         self.planned = self._planned_iterations()
         self.budget: TimeBudget | None = None  # given before the first step where the length is a time
@@ -178,7 +180,11 @@ class Trainer:
         """Algorithm 1, lines 3 to 14."""
         self._set_learning_rate()
         batch = self._prepared(batch, iteration)
-        main = self.learner.forward_backward(batch)
+        told = None
+        if self.fitter is not None:
+            self.fitter.follow(self.learner.done)
+            told = self.fitter.told(batch.references, self.sampler.draw(iteration))
+        main = self.learner.forward_backward(batch, told=told)
         report = self.miner.observe(iteration, batch, main.logits, main.features, main.losses)
         if self.writer is not None:
             self.writer.write(main.bottleneck, batch.labels, main.loss)
@@ -360,6 +366,7 @@ class Trainer:
             "learner": self.learner.state_dict(),
             "miner": self.miner.state_dict(),
             "dynamics": self.dynamics.state_dict(),
+            "fitter": None if self.fitter is None else self.fitter.state_dict(),
             "writer": None if self.writer is None else self.writer.state_dict(),
             "best": self.best,
             "validated_at": self.validated_at,
@@ -378,43 +385,11 @@ class Trainer:
         self.miner.load_state_dict(state["miner"])
         if "dynamics" in state:  # written by a version that has them
             self.dynamics.load_state_dict(state["dynamics"])
-        if self.writer is not None:
-            self.writer.load_state_dict(state["writer"])
+        for name in ("writer", "fitter"):
+            if getattr(self, name) is not None:
+                getattr(self, name).load_state_dict(state[name])
         self.best = state["best"]
         self.validated_at, self.last_dice = state["validated_at"], state["last_dice"]
         torch.set_rng_state(state["random"])
         if state["random_cuda"] and torch.cuda.device_count() == len(state["random_cuda"]):
             torch.cuda.set_rng_state_all(state["random_cuda"])
-
-
-def _augmentation(settings: TrainingSettings, network: nn.Module, reader: PatchReader) -> Augmentation:
-    return Augmentation(
-        intensity=settings.augmentation,
-        spatial=settings.spatial_augmentation,
-        strong=settings.strong_augmentation,
-        mirror_axes=network.mirror_axes,
-        context_slices=reader.context_slices,
-    )
-
-
-def _writer(settings: TrainingSettings, network: nn.Module, group: ProcessGroup) -> MemoryWriter | None:
-    if network.memory is None:
-        return None
-    block, rule = network.size_divisor, settings.memory_items
-    return MemoryWriter(network.memory, rule=rule, block=block, seed=settings.seed, group=group)
-
-
-def _features(settings: TrainingSettings, network: nn.Module) -> str:
-    """What mining compares with prototypes, see `Learner`.
-
-    Raises:
-        ForgettableSegError: SETTING_INVALID where the network, that of a model to start from, has no such thing.
-    """
-    if not settings.pbs:
-        return "logits"
-    if settings.prototypes != "ema":
-        return settings.prototypes
-    if settings.score_features == "penultimate" and not network.feature_size:
-        msg = "The model's architecture has no penultimate features that scores could be made of."
-        raise ForgettableSegError(ErrorCode.SETTING_INVALID, msg, hint="Set score_features to logits.")
-    return settings.score_features

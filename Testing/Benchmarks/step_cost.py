@@ -30,6 +30,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "scoring (pbs)": {"tgf": False, "pbs": True, "fsb": False},
     "scoring and bank (pbs, fsb)": {"tgf": False, "pbs": True, "fsb": True},
     "all three": {"tgf": True, "pbs": True, "fsb": True},
+    "prototypes of reports (guidance psa)": {**PLAIN, "tgf": True, "guidance": "psa"},
     "distributions (aux_loss scdl)": {**PLAIN, "aux_loss": "scdl"},
     "distributions that score": {**PLAIN, "pbs": True, "aux_loss": "scdl", "prototypes": "scdl"},
     "memory (memory class)": {**PLAIN, "memory": "class"},

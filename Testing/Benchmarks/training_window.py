@@ -18,6 +18,7 @@ from ForgettableSegLib.training.patches import PatchReader
 from ForgettableSegLib.training.planning import default_features
 from ForgettableSegLib.training.recorder import Recorder
 from ForgettableSegLib.training.settings import TrainingSettings
+from ForgettableSegLib.training.told import PROTOTYPES
 from ForgettableSegLib.training.trainer import Trainer
 
 REPLAY_EVERY = 10
@@ -116,6 +117,7 @@ class TimedTraining:
                 deep_supervision=settings.deep_supervision,
                 distributions=settings.aux_loss == "scdl",
                 memory=settings.memory == "class",
+                prototypes=PROTOTYPES if settings.guidance == "psa" and settings.tgf else 0,
             ).to_dict()
         )
         self.clock = Clock(timer)

@@ -139,6 +139,7 @@ MODELS = (
     _card("patch of a billion voxels", "patch_size", patch_size=[10**9, 16]),
     _card("prompts that do not fit", "text prompts differ", text={"prompts": ["one"]}),
     _card("prototypes that nobody has learnt", "'scdl' are none that its network", training={"prototypes": "scdl"}),
+    _card("texts embedded in an unknown way", "in a way that is not known", text={"prompts": [], "reports": ["magic"]}),
     _card("prototypes that are a list", "are none that its network has learnt", training={"prototypes": [1]}),
     _card("card whose training is text", "'training' in its model.json is not an object", training="x"),
     _install("network of a billion features", "features", lambda f: edit_card(f, _ask_for([10**9, 4]))),

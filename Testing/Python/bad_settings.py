@@ -65,6 +65,13 @@ SETTINGS = (
     _setting("unknown auxiliary loss", "aux_loss=more", "'aux_loss' is 'more'"),
     _setting("distributions that nobody learns", "prototypes=scdl", "'prototypes' is 'scdl'.*aux_loss scdl"),
     _setting("memory that is not there", "prototypes=memory", "'prototypes' is 'memory'.*without a memory"),
+    _setting("unknown guidance", "guidance=stars", "'guidance' is 'stars'"),
+    Row(
+        "guidance of label maps",
+        "SETTING_INVALID",
+        "'guidance' is 'psa'.*synthesis",
+        lambda g: g.train("guidance=psa", "synthesis=random"),
+    ),
     Row(
         "teacher that is not there",
         "SETTING_INVALID",

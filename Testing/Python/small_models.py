@@ -45,6 +45,7 @@ def make_card(**changes: Any) -> dict[str, Any]:
             "num_heads": 2,
             "distributions": False,
             "memory": False,
+            "prototypes": 0,
         },
         "text": {"source": "file", "encoder": "sentence-transformers/all-MiniLM-L6-v2", "prompts": PROMPTS},
         "preset": "recommended",

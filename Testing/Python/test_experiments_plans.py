@@ -27,7 +27,7 @@ from ForgettableSegLib.experiments.regimes import (
 from ForgettableSegLib.training.settings import TrainingSettings
 
 TABLES = {f"table{number}" for number in range(1, 9)}
-OTHERS = {"text_controls", "fusion", "presets", "low_data", "noisy_labels", "mini", "scdl", "simmpnet"}
+OTHERS = {"text_controls", "fusion", "presets", "low_data", "noisy_labels", "mini", "prolearn", "scdl", "simmpnet"}
 PLAN: dict[str, Any] = {
     "name": "mine",
     "title": "Mine",

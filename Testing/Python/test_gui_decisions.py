@@ -149,7 +149,7 @@ PARAMETERS = {
     "preset": "recommended", "trainingDevice": "auto", "trainingUnit": "minutes", "trainingLength": 5,
     "dimension": "3D", "textGuidance": "preset", "prototypeScores": "preset", "sampleBank": "preset", "rho": 0.0,
     "bankBatches": 0, "replayEvery": 0, "admission": "preset", "replacement": "preset", "learningRate": 0.0,
-    "patchSize": 64, "auxLoss": "preset", "memory": "preset",
+    "patchSize": 64, "auxLoss": "preset", "memory": "preset", "guidance": "preset",
 }  # fmt: skip
 
 
@@ -172,6 +172,7 @@ def test_every_choice_of_the_panel_is_one_of_the_library() -> None:
         ("replacement", "replacement", ("random", "fifo", "score")),
         ("auxLoss", "aux_loss", ("none", "scdl")),
         ("memory", "memory", ("none", "class")),
+        ("guidance", "guidance", ("text", "psa", "none")),
     ):
         for choice in choices:
             for scores in ("preset", "off"):

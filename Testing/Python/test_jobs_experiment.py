@@ -37,6 +37,7 @@ CHOSEN = {
     "presets": ("U-Net", "paper"),
     "noisy_labels": ("U-Net", "recommended, admission by forgetting"),
     "text_controls": ("no text", "one-hot"),
+    "prolearn": ("no guidance", "prototypes"),
     "simmpnet": ("U-Net", "recommended, memory as prototypes"),
     "scdl": ("U-Net", "distributions and average teacher"),
 }

@@ -45,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
 def test_without_mining_two_processes_learn_what_one_learns(folder: Path) -> None:
     settings = {"pbs": False, "fsb": False, "iterations": 8, "validate_every": 8, "learning_rate": 0.005}
     # Each rank draws its own augmentation, so without it.
-    settings |= {"augmentation": False, "spatial_augmentation": False}
+    settings |= {"augmentation": False, "spatial_augmentation": False, "aux_loss": "scdl"}
     done = _torchrun(folder, "two", settings)
     assert done.returncode == 0, done.stderr[-3000:]
     alone = weights(train(read_cases(folder / "cases"), folder / "one", settings=settings))
@@ -56,10 +56,19 @@ def test_without_mining_two_processes_learn_what_one_learns(folder: Path) -> Non
 def test_with_mining_the_ranks_share_prototypes_and_weights_and_none_waits_for_ever(folder: Path) -> None:
     # A bank fills at its own speed on each rank: replay is decided together, or one would wait for the other.
     settings = {"iterations": 24, "replay_every": 1, "allow_partial": False, "batch_size": 4}
+    # What is learnt of the classes and of the cases is written by each rank, and must be the same.
+    settings |= {
+        "memory": "class",
+        "prototypes": "memory",
+        "aux_loss": "scdl",
+        "guidance": "psa",
+        "weight_average": 0.9,
+    }
     done = _torchrun(folder, "two", settings)
     assert done.returncode == 0, done.stderr[-3000:]
     first, second = _learnt(folder, "two", 0), _learnt(folder, "two", 1)
     assert any(name.startswith("prototype ") for name in first)
+    assert {"memory.items", "fusion.queries", "distributions.mean"} <= set(first)
     for name, tensor in first.items():
         assert torch.equal(tensor, second[name]), name
     history = (folder / "two" / "history.csv").read_text().splitlines()

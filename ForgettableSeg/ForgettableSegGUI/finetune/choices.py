@@ -27,6 +27,7 @@ _SETTINGS = (
     "replacement",
     "auxLoss",
     "memory",
+    "guidance",
     "learningRate",
     "patchSize",
 )

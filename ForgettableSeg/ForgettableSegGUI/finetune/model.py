@@ -321,6 +321,7 @@ def trainingSettings(values: Mapping[str, Any], *, scratch: bool) -> dict[str, A
         ("replacement", "replacement"),
         ("auxLoss", "aux_loss"),
         ("memory", "memory"),
+        ("guidance", "guidance"),
     ):
         if values[name] != "preset":
             settings[setting] = values[name]
