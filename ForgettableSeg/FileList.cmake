@@ -41,7 +41,9 @@ set(MODULE_PYTHON_SCRIPTS
   ForgettableSegGUI/review/job.py
   ForgettableSegGUI/review/model.py
   ForgettableSegGUI/review/panel.py
+  ForgettableSegGUI/review/queue.py
   ForgettableSegGUI/review/reference.py
+  ForgettableSegGUI/review/suspects.py
   ForgettableSegGUI/reviews.py
   ForgettableSegGUI/runs.py
   ForgettableSegGUI/samples.py
@@ -66,6 +68,7 @@ set(MODULE_PYTHON_SCRIPTS
   ForgettableSegMRML/headless.py
   ForgettableSegMRML/heatmaps.py
   ForgettableSegMRML/labelmaps.py
+  ForgettableSegMRML/outlines.py
   ForgettableSegMRML/pictures.py
   ForgettableSegMRML/plots.py
   ForgettableSegMRML/readers.py

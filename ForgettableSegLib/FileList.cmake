@@ -62,6 +62,7 @@ set(FORGETTABLESEG_LIBRARY_FILES
   ForgettableSegLib/inference/outcome.py
   ForgettableSegLib/inference/predictor.py
   ForgettableSegLib/inference/ranking.py
+  ForgettableSegLib/inference/regions.py
   ForgettableSegLib/inference/run.py
   ForgettableSegLib/inference/scoring.py
   ForgettableSegLib/inference/template.py

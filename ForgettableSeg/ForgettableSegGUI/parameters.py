@@ -48,6 +48,7 @@ class ForgettableSegParameterNode:
     heatmapLegend: bool = True
     heatmapThreshold: Annotated[float, WithinRange(0.0, 100.0)] = 80.0
     heatmapOpacity: Annotated[float, WithinRange(0.0, 1.0)] = 0.5
+    suspectsFile: str
 
     # Fine-tune
     startModel: str

@@ -80,6 +80,13 @@ class Reviews:
             raise ForgettableSegError(ErrorCode.REQUEST_INVALID, msg)
         self._decisions[decision.place] = dataclasses.replace(decision, time=decision.time or round(time.time(), 3))
 
+    def include(self, other: Reviews) -> None:
+        """Take the decisions of another file in, where they are newer or on other places."""
+        for each in other.decisions:
+            known = self._decisions.get(each.place)
+            if known is None or known.time <= each.time:
+                self._decisions[each.place] = each
+
     def forget(self, case: str, axis: str | None, index: int | None) -> None:
         """Take a decision back."""
         self._decisions.pop((case, axis, index), None)

@@ -11,7 +11,9 @@ import torch
 from numpy.typing import NDArray
 
 from ForgettableSegLib.cases.case import Case
+from ForgettableSegLib.cases.geometry import Geometry
 from ForgettableSegLib.cases.grid import PreparedGrid
+from ForgettableSegLib.cases.labels import to_label_values
 from ForgettableSegLib.cases.preprocessing import Prepared, prepare_case
 from ForgettableSegLib.evaluation.pages import Picture
 from ForgettableSegLib.inference.run import LoadedModel, Watch
@@ -33,6 +35,8 @@ class Judgement:
             the foreground of either that differs), "position_lps" (mm, where it surprises most).
         regions: the same of connected regions, with "voxels" and "volume_ml" instead of "share".
         pictures: of the first slices, by (axis, slice).
+        predicted: label values of the model's task ``[z, y, x]`` on the grid of the image.
+        geometry: of the image.
         notes: a sentence for everything that was done differently from the plan.
     """
 
@@ -41,6 +45,8 @@ class Judgement:
     slices: list[dict[str, Any]]
     regions: list[dict[str, Any]]
     pictures: dict[tuple[str, int], Picture]
+    predicted: NDArray | None
+    geometry: Geometry
     notes: tuple[str, ...]
 
 
@@ -72,6 +78,8 @@ def judge_case(model: LoadedModel, case: Case, *, watch: Watch, pictures: bool =
         slices=slices,
         regions=_region_rows(case.case_id, found, prepared, names),
         pictures=shown,
+        predicted=to_label_values(prepared.grid.to_native(found[2], nearest=True), model.task),
+        geometry=prepared.grid.native,
         notes=tuple(watch.notes),
     )
     watch.end()

@@ -23,6 +23,7 @@ from ForgettableSegLib.inference.difficulty import CONFIDENCE, PROTOTYPE_RATIO, 
 from ForgettableSegLib.inference.located import Found, segment_regions, unlike_learnt
 from ForgettableSegLib.inference.outcome import Audit, Segmentation
 from ForgettableSegLib.inference.ranking import ReviewInput, review, wanted_instead
+from ForgettableSegLib.inference.regions import audit_regions
 from ForgettableSegLib.inference.run import (
     LoadedModel,
     Progress,
@@ -206,13 +207,15 @@ class Predictor:
         maps = {name: restore_scalar(values, prepared) for name, values in scores.items()}
         watch.begin("review")
         content = self._review(maps, reference, geometry, prepared.grid, self.model.task, case_id)
+        names = ["background", *(each.name for each in self.model.task.classes)]
+        content["regions"] = audit_regions(scores, predicted, prepared, names)
         watch.end()
         own = prepared.grid.to_native(predicted, nearest=True)
         return Audit(
             scores=maps,
             geometry=geometry,
             review=content,
-            wanted=wanted_instead(classes, own, [each.name for each in self.model.task.classes]),
+            wanted=wanted_instead(classes, own, names[1:]),
             notes=tuple(watch.notes),
             seconds=watch.seconds,
         )

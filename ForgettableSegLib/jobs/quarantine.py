@@ -20,16 +20,22 @@ def reviews_of(cases: CaseList, path: str | None) -> Reviews:
 
     Args:
         cases: with labels.
-        path: of the file of decisions; None for the one beside their labels.
+        path: of the file of decisions; None for those in the common folder of the labels and in the folder of each.
 
     Raises:
         ForgettableSegError: CASE_LIST_INVALID if the file is none.
     """
-    from ForgettableSegLib.cases.reviews import Reviews, review_path
+    from ForgettableSegLib.cases.reviews import REVIEW_FILE, Reviews, review_path
 
     if path is not None:
         return Reviews(Path(path).absolute())
-    return Reviews(review_path(case.label for case in cases if case.label is not None))
+    labels = [case.label.absolute() for case in cases if case.label is not None]
+    reviews = Reviews(review_path(labels))
+    # Cases of several data sets, or some of the scene, have no folder in common that anybody decided in.
+    for folder in sorted({label.parent for label in labels} - {reviews.path.parent}):
+        if (folder / REVIEW_FILE).is_file():
+            reviews.include(Reviews(folder / REVIEW_FILE))
+    return reviews
 
 
 def without_quarantined(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +20,15 @@ if TYPE_CHECKING:
 
     from ForgettableSegLib.cases.case import Case, CaseList
     from ForgettableSegLib.cases.reviews import Reviews
+    from ForgettableSegLib.cases.task import Task
     from ForgettableSegLib.evaluation.pages import Picture
     from ForgettableSegLib.inference.judging import Judgement
 
 SCHEMA = 1
 JSON_FILE, REPORT_FILE = "suspects.json", "suspects.html"
+PREDICTED = "predicted"
 MOST_PICTURES = 60
+_NOT_IN_TABLES = ("position_lps", "images", "label", "label_key", "predicted", "values")
 HELD_OUT, OWN = "held out", "learnt from it"
 
 
@@ -51,19 +54,21 @@ def run(request: SuspectsRequest, context: JobContext) -> JobResult:
     found: dict[str, Judgement] = {}
     rows: list[dict[str, Any]] = []
     for judge in judges:
-        rows += _judge(judge, request, context, found)
+        rows += _judge(judge, request, output, context, found)
     if not found:
         message = "None of the cases could be judged; the messages above say why."
         raise ForgettableSegError(ErrorCode.CASE_INVALID, message)
     kinds = {case: kind for judge in judges for case, kind in judge.kind.items()}
-    labels = {case.case_id: case.label for case in listed}
+    by_id = {case.case_id: case for case in listed}
     if OWN in kinds.values():
         context.warning(
             "Some cases were judged by a model that has learnt from their labels, which it may have learnt by heart; "
             "a training with --folds has a judge for each case that has not."
         )
-    content = _content(found, rows, kinds, labels, reviews, request.budget)
-    content["models"] = [judge.model for judge in judges]
+    content = _content(found, rows, kinds, by_id, reviews, request.budget)
+    content |= {"models": [judge.model for judge in judges], "task": listed.task.to_dict()}
+    for row in content["cases"]:
+        row |= _files(by_id[row["case"]], listed.task, output)
     paths = _write(output, content, found if request.images else {})
     for path in paths:
         context.artifact("report" if path.suffix == ".html" else "table", path)
@@ -108,10 +113,19 @@ def _judges_of_run(folder: Path) -> tuple[list[Judge], CaseList]:
     return judges, CaseList(tuple(cases.values()), task, folder)
 
 
+def _files(case: Case, task: Task, output: Path) -> dict[str, Any]:
+    """The files of a case, and the value that its label file has for each class."""
+    pairs = case.label_values or tuple((value, value) for value in task.label_values)
+    values = {each.name: found for found, value in reversed(pairs) for each in task.classes if each.value == value}
+    predicted = str(output / PREDICTED / f"{case.folder_name}.nrrd")
+    return {"images": [str(path) for path in case.images], "predicted": predicted, "values": values}
+
+
 def _judge(
-    judge: Judge, request: SuspectsRequest, context: JobContext, found: dict[str, Judgement]
+    judge: Judge, request: SuspectsRequest, output: Path, context: JobContext, found: dict[str, Judgement]
 ) -> list[dict[str, Any]]:
-    """Judge the cases of one judge; the rows say which could not be."""
+    """Judge the cases of one judge and keep what it finds in them; the rows say which could not be."""
+    from ForgettableSegLib.cases.files import write_volume
     from ForgettableSegLib.inference.judging import judge_case
     from ForgettableSegLib.inference.run import Watch
     from ForgettableSegLib.training.distributed import ProcessGroup
@@ -123,7 +137,9 @@ def _judge(
         judged = judge_case(model, case, watch=watch, pictures=request.images)
         for note in judged.notes:
             context.warning(note, case=case.case_id)
-        found[case.case_id] = judged
+        (output / PREDICTED).mkdir(exist_ok=True)
+        write_volume(output / PREDICTED / f"{case.folder_name}.nrrd", judged.predicted, judged.geometry)
+        found[case.case_id] = replace(judged, predicted=None)
         return {"score": judged.score}
 
     return for_each_case(context, judge.cases, one, phase="judge labels", group=ProcessGroup())
@@ -133,14 +149,14 @@ def _content(
     found: Mapping[str, Judgement],
     rows: Sequence[Mapping[str, Any]],
     kinds: Mapping[str, str],
-    labels: Mapping[str, Path | None],
+    by_id: Mapping[str, Case],
     reviews: Reviews,
     budget: int,
 ) -> dict[str, Any]:
     """What suspects.json holds: cases, slices and regions, the most suspicious first, without what was decided."""
     from ForgettableSegLib.cases.reviews import label_key
 
-    keys = {case: label_key(path) for case, path in labels.items()}
+    keys = {case_id: label_key(case.label) for case_id, case in by_id.items()}
 
     def ranked(of: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         open_rows = [row for row in of if not reviews.hides(row["case"], row["axis"], row["slice"], keys[row["case"]])]
@@ -159,7 +175,7 @@ def _content(
                 "case": row["case"],
                 "score": round(row["score"], 3),
                 "judge": kinds[row["case"]],
-                "label": None if labels[row["case"]] is None else str(labels[row["case"]]),
+                "label": str(by_id[row["case"]].label),
                 "label_key": keys[row["case"]],
             }
             for rank, row in enumerate(open_cases, 1)
@@ -177,7 +193,7 @@ def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
 def _write(output: Path, content: Mapping[str, Any], found: Mapping[str, Judgement]) -> list[Path]:
     paths = []
     for name in ("cases", "slices", "regions"):
-        rows = [{key: value for key, value in row.items() if key != "position_lps"} for row in content[name]]
+        rows = [{key: value for key, value in row.items() if key not in _NOT_IN_TABLES} for row in content[name]]
         for row, full in zip(rows, content[name], strict=True):
             row |= dict(zip(("x_lps_mm", "y_lps_mm", "z_lps_mm"), full.get("position_lps", ()), strict=False))
         paths.append(write_table(output / f"suspect_{name}.csv", rows))

@@ -149,7 +149,8 @@ class Trainer:
                 begun = time.monotonic()
                 self._train_iteration(iteration, batch)
                 self._measure(time.monotonic() - begun)
-            self._look()
+            if self.budget is None:  # else the time is over
+                self._look()
             if self.dynamics.looks:
                 self.recorder.log(self.dynamics.summary(self.elapsed_s))
             if self.validated_at != self.iteration:

@@ -42,6 +42,7 @@ SLICER_MAY_IMPORT = {
     "ForgettableSegLib.jobs.requests",
     "ForgettableSegLib.worker.client",
     "ForgettableSegLib.cases.matching",
+    "ForgettableSegLib.cases.reviews",
     "ForgettableSegLib.cases.structures",
     "ForgettableSegLib.cases.task",
     "ForgettableSegLib.errors",
@@ -64,6 +65,7 @@ LIGHT_MODULES = [
     "ForgettableSegLib.jobs.requests",
     "ForgettableSegLib.worker.client",
     "ForgettableSegLib.cases.matching",
+    "ForgettableSegLib.cases.reviews",
     "ForgettableSegLib.cases.structures",
     "ForgettableSegLib.cases.task",
 ]

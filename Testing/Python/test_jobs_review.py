@@ -72,6 +72,9 @@ def test_suspects_of_a_run_are_ranked_and_what_was_decided_is_not_listed_again(
     assert len(content["cases"]) == len(trained.cases)
     page = artifacts(events)["report"].read_text(encoding="utf-8")
     assert page.count("data:image/png;base64,") > 0
+    found = sitk.ReadImage(content["cases"][0]["predicted"])
+    assert found.GetSize() == sitk.ReadImage(content["cases"][0]["label"]).GetSize()
+    assert content["cases"][0]["values"] == {"bright ball": 1, "dark ball": 2}
     first = content["slices"][0]
     reviews = Reviews(Path(result.result["reviews"]))
     assert reviews.path == Path(trained.cases[0]["label"]).parent / REVIEW_FILE
@@ -137,6 +140,23 @@ def test_a_slice_with_exchanged_classes_comes_first_with_the_class_that_is_wante
     assert index[2] == spoilt
     assert names[int(labels[index[::-1]]) - 1] == region["class"]
     assert (first["axis"], first["slice"]) in after.pictures
+
+
+def test_an_audit_lists_regions_by_the_sum_of_their_scores(trained: SimpleNamespace, tmp_path: Path) -> None:
+    case = trained.cases[0]
+    _, events = run("audit", model=str(trained.model), cases=[case], output=str(tmp_path))
+    regions = json.loads(artifacts(events, case["id"])["review"].read_text(encoding="utf-8"))["regions"]
+    assert regions
+    sums = [row["voxels"] * row["score"] for row in regions]
+    assert sums == sorted(sums, reverse=True)
+    image = sitk.ReadImage(case["label"])
+    values = {"background": 0, "bright ball": 1, "dark ball": 2}
+    for row in regions:
+        assert row["score"] == pytest.approx(sum(row[name] for name in ("T1", "T2", "T3", "T4")), abs=1e-3)
+        assert row["class"] != row["wanted"]
+        index = image.TransformPhysicalPointToIndex(row["position_lps"])
+        assert image[index] == values[row["class"]]
+        assert index[2] == row["slice"]
 
 
 def test_rank_asks_for_each_case_once_a_model(trained: SimpleNamespace, tmp_path: Path) -> None:

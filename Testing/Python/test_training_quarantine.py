@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,19 @@ def test_decisions_survive_and_hide_what_was_decided(tmp_path: Path) -> None:
         JobContext(),
     )
     assert (len(kept), slices) == (2, {})
+
+
+def test_decisions_are_found_beside_the_labels_of_every_data_set(tmp_path: Path) -> None:
+    lists = [write_cases(tmp_path / name, 1, first_seed=seed, shape=(4, 8, 8)) for seed, name in enumerate("ab")]
+    cases = [dataclasses.replace(next(iter(each)), case_id=name) for each, name in zip(lists, "ab", strict=True)]
+    listed = dataclasses.replace(lists[0], cases=tuple(cases))
+    for place, case, state in (("a", "a", "quarantined"), ("", "b", "quarantined"), ("b", "b", "confirmed")):
+        reviews = Reviews(tmp_path / place / REVIEW_FILE)
+        reviews.decide(Decision(case, state))
+        reviews.write()
+    request = TrainRequest(cases=({},), run="unused")
+    kept, _ = without_quarantined(listed, request, JobContext())
+    assert [case.case_id for case in kept] == ["b"], "the newer decision holds"
 
 
 @pytest.mark.parametrize(

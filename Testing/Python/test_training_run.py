@@ -251,7 +251,7 @@ def test_a_fine_tuning_by_time_validates_its_start_beside_the_others_and_guesses
 
     package = model_package(train(cases, tmp_path / "first", settings={"iterations": 1}), device=CPU, calibration={})
     listener = Steps()
-    settings = {"minutes": 0.3, "validate_every": None}
+    settings = {"minutes": 0.3, "validate_every": None, "dynamics": False}
     last = train(cases, tmp_path / "run", listener, settings=settings, start=package).iterations
     validated = [iteration for name, iteration, _ in listener.metrics if name == "validation"]
     assert validated[0] == 0

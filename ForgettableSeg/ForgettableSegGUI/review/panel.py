@@ -31,7 +31,9 @@ from .model import (
     sliceRows,
     slicesOfClass,
 )
+from .queue import QueueTab, SuspectsJob
 from .reference import Reference
+from .suspects import FindState
 
 
 class ReviewPanel(JobPanel):
@@ -49,6 +51,8 @@ class ReviewPanel(JobPanel):
         self._told = ""
         self._cases: list[slicer.vtkMRMLSegmentationNode] = []
         self._reference = Reference(self.ui, self.refresh)
+        self._queue = QueueTab(self.ui, self._tell, self._keepQueue)
+        self._openedQueue = ""
         fitColumns(self.ui.slicesTable, 1)
         self.ui.slicesTable.sortByColumn(2, qt.Qt.DescendingOrder)  # the hardest first, until the user sorts otherwise
         self.ui.casesTable.sortByColumn(1, qt.Qt.DescendingOrder)
@@ -61,6 +65,8 @@ class ReviewPanel(JobPanel):
         self.ui.previousButton.connect("clicked(bool)", self.onPrevious)
         self.ui.nextButton.connect("clicked(bool)", self.onNext)
         self.ui.compareButton.connect("clicked(bool)", self.onCompare)
+        self.ui.suspectsPathLineEdit.connect("currentPathChanged(QString)", self.onSuspectsPathChanged)
+        self.ui.findButton.connect("clicked(bool)", self.onFind)
         self.ui.editButton.connect("clicked(bool)", self.onEdit)
         self.ui.exportPathLineEdit.connect("currentPathChanged(QString)", self.onExportPathChanged)
         self.ui.exportButton.connect("clicked(bool)", self.onExport)
@@ -81,6 +87,11 @@ class ReviewPanel(JobPanel):
         """The heatmap of the chosen channel."""
         node = self.segmentation
         return None if node is None else results.heatmapOf(node, self.parameterNode.heatmapChannel)
+
+    def forgetScene(self) -> None:
+        """The scene is closed: the case of the queue goes with it."""
+        super().forgetScene()
+        self._queue.forgetScene()
 
     def onEnter(self) -> None:
         """Choose the only result there is."""
@@ -107,6 +118,9 @@ class ReviewPanel(JobPanel):
             self._place, self._told = None, ""
             self._showReview(review)
         self._showCases()
+        if self.parameterNode.suspectsFile != self._openedQueue:
+            self._openedQueue = self.parameterNode.suspectsFile
+            self._queue.open(self._openedQueue)
         self._showState(review)
         if self.widget.isVisible():
             self.showImage()
@@ -182,8 +196,47 @@ class ReviewPanel(JobPanel):
         job = AuditJob(node, reference, model=card.name, task=card.task, mapping=mapping, device=device)
         self.start("audit", job, _("Comparing with the reference"))
 
-    def load(self, job: AuditJob, state: JobState) -> None:
-        """Show the maps of the comparison."""
+    @property
+    def _finding(self) -> FindState:
+        """What decides whether suspicious labels can be looked for."""
+        return FindState(
+            missing=self.session.missing,
+            path=str(self.ui.suspectsPathLineEdit.currentPath or ""),
+            modelKnown=self.session.model(self.parameterNode.modelName) is not None,
+            whyNoModels=self.session.whyNoModels(),
+            busy=self.session.busy,
+        )
+
+    def onSuspectsPathChanged(self, _path: str) -> None:
+        """Other labelled cases, or another result, were chosen."""
+        if self.parameterNode is not None:
+            self._showState(self._shownReview)
+
+    def onFind(self, _checked: bool = False) -> None:
+        """Look for suspicious labels, or open what an earlier search has found."""
+        finding = self._finding
+        self.ui.suspectsPathLineEdit.addCurrentPathToHistory()
+        if finding.isResult:
+            self._openQueue(finding.path)
+            return
+        job = SuspectsJob(finding.path, self.parameterNode.modelName, self.parameterNode.device)
+        self.start("suspects", job, _("Looking for suspicious labels"))
+
+    def _openQueue(self, path: str) -> None:
+        self._openedQueue = path
+        self._queue.open(path)
+
+    def _keepQueue(self, path: str) -> None:
+        """The scene remembers which queue is worked off."""
+        if self.parameterNode is not None and self.parameterNode.suspectsFile != path:
+            self._openedQueue = path
+            self.parameterNode.suspectsFile = path
+
+    def load(self, job: AuditJob | SuspectsJob, state: JobState) -> None:
+        """Show the maps of the comparison, or the suspicious labels."""
+        if isinstance(job, SuspectsJob):
+            self._openQueue(str(state.result["suspects"]))
+            return
         channels = job.load(state.artifacts)
         if channels and self.parameterNode is not None:
             self.parameterNode.heatmapChannel = AUDITED[-1] if AUDITED[-1] in channels else channels[0]
@@ -271,6 +324,11 @@ class ReviewPanel(JobPanel):
         self.ui.compareButton.setEnabled(valid)
         tip = _("Compute the four difficulty terms T1 to T4 and their sum against the reference.")
         self.ui.compareButton.setToolTip(tip if valid else reason)
+        canFind, why = self._finding.isValid()
+        self.ui.findButton.setEnabled(canFind)
+        find = _("Let the model judge the labels of these cases, or open the result of an earlier search.")
+        self.ui.findButton.setToolTip(find if canFind else why)
+        self._queue.showState()
         self.ui.editButton.setEnabled(node is not None)
         self.ui.exportButton.setEnabled(node is not None and bool(self.ui.exportPathLineEdit.currentPath))
         self.ui.previousButton.setEnabled(bool(self._slices))
