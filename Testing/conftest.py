@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import hypothesis
 import pytest
+
+from ForgettableSegLib.threads import NUMBER, processors
+
+# One thread a process, those that tests start included: the tests of other processors run beside it. Read by torch.
+os.environ.setdefault(NUMBER, "1")
+# A process of the tests holds torch, vtk and Qt, about a gigabyte.
+MOST_PROCESSES = 8
+
 
 # On a busy machine any example can be slow once; pytest's own time limit catches what hangs.
 hypothesis.settings.register_profile("house", deadline=None)
@@ -29,3 +38,9 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("USERPROFILE", str(folder))
     return folder
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """What `-n auto` means: a process for each processor that the tests may use."""
+    return min(processors(), MOST_PROCESSES)

@@ -8,6 +8,7 @@
 
 It needs Python 3.11 or later with pip, and nothing else: only the standard library is imported here. The environment
 lies in `.venv` inside the clone and is used again until the requirements or the Python version change.
+The tests run on all processors; `tests -n 0` runs them one after the other, `tests -p randomly` in random order.
 """
 
 from __future__ import annotations
@@ -36,10 +37,12 @@ TEST_EXTRAS = (*DEMO_EXTRAS, "dicom", "guidance", "dev")
 HEARTBEAT_SECONDS = 30
 LOG_LINES = 25
 
+# One process for each processor; a process that has no tests left takes over some of another's.
+PARALLEL = ["-n", "auto", "--dist", "worksteal"]
 # For each command: the extras it needs, and what is run with the environment's Python.
 COMMANDS = {
     "demo": (DEMO_EXTRAS, ["Testing/demo.py"]),
-    "tests": (TEST_EXTRAS, ["-m", "pytest"]),
+    "tests": (TEST_EXTRAS, ["-m", "pytest", *PARALLEL]),
     "slow": (TEST_EXTRAS, ["-m", "pytest", "-m", "slow"]),
     "lint": (TEST_EXTRAS, ["-m", "ruff", "check", "."]),
 }

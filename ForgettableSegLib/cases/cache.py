@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from ForgettableSegLib.cases.case import Case
 from ForgettableSegLib.cases.content import content_key
 from ForgettableSegLib.cases.files import disk_full, is_out_of_space
+from ForgettableSegLib.cases.findings import Finding, FindingCode, hearing, note
 from ForgettableSegLib.cases.grid import PreparedGrid
 from ForgettableSegLib.cases.labels import values_present
 from ForgettableSegLib.cases.preprocessing import Prepared, Preprocessing, prepare_case, prepare_label_map
@@ -155,9 +156,11 @@ class CaseCache:
         found = _open_entry(entry, case)
         if found is not None:
             return found
-        prepared = prepare()
+        heard: list[Finding] = []
+        with hearing(heard.append):
+            prepared = prepare()
         try:
-            _write_entry(entry, prepared)
+            _write_entry(entry, prepared, [_without_names(finding, case) for finding in heard])
         except OSError as error:
             if is_out_of_space(error):
                 raise disk_full(entry) from error
@@ -184,7 +187,23 @@ def _settings_key(task: Task, preprocessing: Preprocessing, recipe: Recipe | Non
     return hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def _write_entry(entry: Path, prepared: Prepared) -> None:
+def _without_names(finding: Finding, case: Case) -> dict[str, str]:
+    """What was mended in a case's files, to be kept with the entry: the same files may come again by other names."""
+    message = finding.message
+    for index, path in sorted(enumerate(case.files), key=lambda each: -len(str(each[1]))):
+        message = message.replace(str(path), f"\0{index}\0")
+    return {"code": finding.code, "message": message}
+
+
+def _tell_again(kept: Iterable[Mapping[str, str]], case: Case) -> None:
+    """Tell of what was mended when the entry was made, of the files as they are called now."""
+    for one in kept:
+        parts = one["message"].split("\0")
+        parts[1::2] = [str(case.files[int(index)]) for index in parts[1::2]]
+        note(Finding("warning", FindingCode(one["code"]), case.case_id, None, "".join(parts)))
+
+
+def _write_entry(entry: Path, prepared: Prepared, findings: list[dict[str, str]]) -> None:
     """Write an entry beside its place and move it there; who comes second keeps the first one's."""
     entry.parent.mkdir(parents=True, exist_ok=True)
     unfinished = entry.with_name(f".{entry.name}-{uuid.uuid4().hex}")
@@ -203,6 +222,7 @@ def _write_entry(entry: Path, prepared: Prepared) -> None:
             "grid": prepared.grid.to_dict(),
             "files": {name: _fingerprint(unfinished / name) for name in arrays},
             "foreground": [[index, len(voxels)] for index, voxels in samples.items()],
+            "findings": findings,
         }
         (unfinished / _DESCRIPTION).write_text(json.dumps(description), encoding="utf-8")
         _move_into_place(unfinished, entry)
@@ -249,6 +269,7 @@ def _open_entry(entry: Path, case: Case) -> PreparedCase | None:
             foreground[index] = arrays[_FOREGROUND][start : start + count]
             start += count
         grid = PreparedGrid.from_dict(description["grid"])
+        _tell_again(description.get("findings", ()), case)
     except FileNotFoundError:
         if not entry.exists():
             return None

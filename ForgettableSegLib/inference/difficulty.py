@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import SimpleITK as sitk
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from ForgettableSegLib.mining.scores import TERMS
@@ -178,11 +178,14 @@ class ClassRegion:
 def class_regions(labels: np.ndarray, values: Iterable[int], *, axes: Iterable[int]) -> Iterator[ClassRegion]:
     """The regions of the classes that are present in a label map ``[z, y, x]``, one at a time."""
     axes = tuple(axes)
-    boxes = ndimage.find_objects(labels)
+    found = sitk.LabelShapeStatisticsImageFilter()
+    found.ComputePerimeterOff()
+    found.Execute(sitk.GetImageFromArray(labels))
     for value in values:
-        inner = boxes[value - 1] if value <= len(boxes) else None
-        if inner is None:
+        if not found.HasLabel(value):
             continue
+        first, size = np.reshape(found.GetBoundingBox(value), (2, 3))[:, ::-1].tolist()
+        inner = [slice(start, start + length) for start, length in zip(first, size, strict=True)]
         room = [RADIUS if axis in axes else 0 for axis in range(labels.ndim)]
         box = tuple(slice(max(0, s.start - r), s.stop + r) for s, r in zip(inner, room, strict=True))
         mask = labels[box] == value

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import SimpleITK as sitk
-from scipy.optimize import linear_sum_assignment
 
 from ForgettableSegLib.cases.geometry import Geometry
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
@@ -314,7 +313,7 @@ def _rotation(angles: tuple[float, float, float]) -> np.ndarray:
 
 def _nearest_rotation(direction: np.ndarray) -> np.ndarray:
     """The rotation that brings the LPS axes onto the nearest axes of a volume."""
-    order = linear_sum_assignment(-np.abs(direction))[1]
+    order = max(itertools.permutations(range(3)), key=lambda each: np.abs(direction[range(3), each]).sum())
     axes = direction[:, order]
     left, _, right = np.linalg.svd(axes * np.sign(np.diag(axes)))
     return left @ right

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
+import SimpleITK as sitk
 
 from ForgettableSegLib.cases.geometry import Geometry
 from ForgettableSegLib.cases.task import SegmentClass
@@ -187,8 +187,9 @@ def _slice_rows(source: ReviewInput, name: str, found: ClassRegion) -> list[dict
 
 def _hot_spots(values: np.ndarray, found: ClassRegion, axis: int) -> np.ndarray:
     """Index (within the box) of the highest smoothed value of the region in every slice, ``[slices, 3]``."""
-    width = [1 if i == axis else 3 for i in range(3)]
-    smooth = np.where(found.region, ndimage.uniform_filter(values, width, mode="nearest"), -np.inf)
+    radius = [0 if i == axis else 1 for i in range(3)]
+    means = sitk.BoxMean(sitk.GetImageFromArray(np.ascontiguousarray(values)), radius[::-1])
+    smooth = np.where(found.region, sitk.GetArrayFromImage(means), -np.inf)
     flat = np.moveaxis(smooth, axis, 0).reshape(smooth.shape[axis], -1)
     others = [smooth.shape[i] for i in range(3) if i != axis]
     rows, columns = np.unravel_index(flat.argmax(axis=1), others)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -41,6 +43,9 @@ PHASES = {
     "review": (0.9, 0.95),
 }
 """Share of a case's work at which each phase of the predictor begins and ends."""
+
+_TABLE, _SUMMARY = "summary.csv", "summary.json"
+_PATIENCE_S = 10.0
 
 Rows = Sequence[Mapping[str, Any]]
 Progress = Callable[[str, int, int], None]
@@ -132,8 +137,13 @@ class CaseJob:
                 return {**found.cells, "seconds": round(sum(found.seconds.values()), 2)}
 
             model = predictor.model.name
-            # A job that is cancelled or cut off leaves the summary of what is done; ranks sum up together at the end.
-            keep = None if group.is_distributed else partial(_write_summary, output, model)
+            # A job that is cancelled or cut off leaves the summary of what is done.
+            keep = partial(_write_summary, output, model)
+            if group.is_distributed:
+                if group.is_main:
+                    _remove_summary(output)
+                group.wait()
+                keep = partial(_add_to_summary, output, model, [case.case_id for case in cases])
             done_here = for_each_case(context, cases, one, phase=self.phase, group=group, keep=keep)
             rows = gather(done_here, output, group)
         if not rows:
@@ -150,8 +160,25 @@ class CaseJob:
 
 
 def _write_summary(output: Path, model: str, rows: Rows) -> tuple[Path, Path]:
-    table = write_table(output / "summary.csv", rows)
-    return table, write_text(output / "summary.json", to_json({"schema": 1, "model": model, "cases": rows}))
+    table = write_table(output / _TABLE, rows)
+    return table, write_text(output / _SUMMARY, to_json({"schema": 1, "model": model, "cases": rows}))
+
+
+def _remove_summary(output: Path) -> None:
+    for name in (_TABLE, _SUMMARY):
+        (output / name).unlink(missing_ok=True)
+
+
+def _add_to_summary(output: Path, model: str, order: Sequence[str], rows: Rows) -> None:
+    """Put the rows of one of several ranks into the summary that all of them share, in the order of the cases."""
+    from filelock import SoftFileLock, Timeout
+
+    # A rank that was killed may have left the lock; the others write the whole summary at the end.
+    with suppress(Timeout), SoftFileLock(output / ".summary.lock", timeout=_PATIENCE_S):
+        path = output / _SUMMARY
+        known = json.loads(path.read_text(encoding="utf-8"))["cases"] if path.is_file() else []
+        found = {row["case"]: row for row in (*known, *rows)}
+        _write_summary(output, model, [found[case] for case in order if case in found])
 
 
 def _share_teller(tell: Callable[[float], None]) -> Progress:

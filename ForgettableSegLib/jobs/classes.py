@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
@@ -87,6 +89,36 @@ def shared_values(one: Task, other: Task) -> dict[int, int]:
     """The other task's value for each value of the classes that both tasks name alike."""
     values = {each.name: each.value for each in other.classes}
     return {each.value: values[each.name] for each in one.classes if each.name in values}
+
+
+def sided_task(labels: Path) -> Task | None:
+    """The task that `segment` has written beside a label map, where it tells left from right; None otherwise."""
+    from ForgettableSegLib.cases.files import stem_of
+    from ForgettableSegLib.cases.structures import SIDES, words_of
+    from ForgettableSegLib.cases.task import Task
+
+    path = labels.with_name(f"{stem_of(labels).removesuffix('_segmentation')}_task.json")
+    try:
+        task = Task.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, ForgettableSegError):
+        return None
+    return task if any(SIDES.intersection(words_of(each.name)) for each in task.classes) else None
+
+
+def values_in(sided: Task, task: Task) -> dict[int, int]:
+    """The value in another task of each value of a sided one: of the same class, else of the class without its side.
+
+    Classes that the other task does not have become background.
+    """
+    from ForgettableSegLib.cases.structures import SIDES, words_of
+
+    keys = {tuple(sorted(words_of(each.name))): each.value for each in task.classes}
+    found = {}
+    for each in sided.classes:
+        words = words_of(each.name)
+        unsided = tuple(sorted(word for word in words if word not in SIDES))
+        found[each.value] = keys.get(tuple(sorted(words)), keys.get(unsided, 0))
+    return found
 
 
 def _match(labels: Task, model: Task, *, trust_values: bool) -> Matching:

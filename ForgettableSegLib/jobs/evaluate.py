@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
-from ForgettableSegLib.jobs.classes import labels_of_model, shared_values
+from ForgettableSegLib.jobs.classes import labels_of_model, shared_values, sided_task, values_in
 from ForgettableSegLib.jobs.exit_codes import EXIT_DONE, EXIT_SOME_CASES_FAILED
 from ForgettableSegLib.jobs.inputs import load_cases, load_predictor, load_task, rank_device
 from ForgettableSegLib.jobs.job import JobContext, JobResult
@@ -101,19 +102,28 @@ def mean_dice(results: list[ClassResult]) -> dict[str, float | None]:
 
 def _plan(request: EvaluateRequest, group: ProcessGroup, context: JobContext) -> _Plan:
     from ForgettableSegLib.cases.label_files import read_label_map
+    from ForgettableSegLib.cases.labels import with_values
 
     task = load_task(request.task)
     if request.model is not None:
         return _plan_of_model(request, task, group, context)
     cases = _references(Path(request.references))
+    folders = {"predictions": request.predictions, "compare": request.compare}
+    files = {name: label_maps(Path(folder)) for name, folder in folders.items() if folder is not None}
+    sided = next((own for path in files["predictions"].values() if (own := sided_task(path))), None)
+    if task is not None and sided is not None and _holds_sides(cases, task, sided):
+        task = sided
     if task is not None and cases.task is not None:
         cases = labels_of_model(cases, task, context)
     task = cases.task or task
-    sources: dict[str, Callable[[Case], LabelMap]] = {}
-    for name, folder in (("predictions", request.predictions), ("compare", request.compare)):
-        if folder is not None:
-            files = label_maps(Path(folder))
-            sources[name] = lambda case, files=files, folder=folder: read_label_map(_found(case, files, folder))
+
+    def read(case: Case, name: str) -> LabelMap:
+        path = _found(case, files[name], folders[name])
+        labels, geometry = read_label_map(path)
+        own = sided_task(path)
+        return (labels if own is None or task is None else with_values(labels, values_in(own, task))), geometry
+
+    sources = {name: partial(read, name=name) for name in files}
     classes = [(each.name, each.value) for each in task.classes] if task else _classes_present(cases.cases)
     return _Plan(sources=sources, cases=cases.cases, classes=classes, task=task)
 
@@ -159,6 +169,16 @@ def label_maps(folder: Path) -> dict[str, Path]:
     if not found:
         raise ForgettableSegError(ErrorCode.CASE_LIST_INVALID, f"The folder {folder} holds no label map.")
     return found
+
+
+def _holds_sides(cases: CaseList, task: Task, sided: Task) -> bool:
+    """Whether references tell left from right, by their names or, without names, by values that only sides have."""
+    from ForgettableSegLib.cases.structures import SIDES, words_of
+
+    if cases.task is not None:
+        return any(SIDES.intersection(words_of(each.name)) for each in cases.task.classes)
+    values = {value for _, value in _classes_present(cases.cases)}
+    return not values <= set(task.label_values) and values <= set(sided.label_values)
 
 
 def _references(source: Path) -> CaseList:

@@ -24,19 +24,22 @@ def ancestors(name: str) -> list[str]:
     return [each for each in (known.get(name, {}).get("mro") or [name]) if each in known]
 
 
-def properties(name: str) -> set[str]:
+@functools.cache
+def properties(name: str) -> frozenset[str]:
     """Names of the properties, inherited ones included."""
-    return {each for ancestor in ancestors(name) for each in classes()[ancestor].get("properties", ())}
+    return frozenset(each for ancestor in ancestors(name) for each in classes()[ancestor].get("properties", ()))
 
 
-def signals(name: str) -> set[str]:
+@functools.cache
+def signals(name: str) -> frozenset[str]:
     """Signatures of the signals, inherited ones included."""
-    return {each for ancestor in ancestors(name) for each in classes()[ancestor].get("signals", ())}
+    return frozenset(each for ancestor in ancestors(name) for each in classes()[ancestor].get("signals", ()))
 
 
-def names(name: str) -> set[str]:
+@functools.cache
+def names(name: str) -> frozenset[str]:
     """Everything that Python sees on the class."""
-    seen = {each for ancestor in ancestors(name) for each in classes()[ancestor].get("names", ())}
+    seen = frozenset(each for ancestor in ancestors(name) for each in classes()[ancestor].get("names", ()))
     return seen | properties(name) | {signature.partition("(")[0] for signature in signals(name)} | _EVERYWHERE
 
 

@@ -116,15 +116,17 @@ class qMRMLNodeComboBox(QComboBox):
     def _nodes(self) -> list[Any]:
         if self._scene is None:
             return []
-        found = []
-        for index in range(self._scene.GetNumberOfNodes()):
-            node = self._scene.GetNthNode(index)
-            exact = node.GetClassName() in self.nodeTypes
-            if not node.GetHideFromEditors() and (
-                exact or (self.showChildNodeTypes and any(node.IsA(kind) for kind in self.nodeTypes))
-            ):
-                found.append(node)
-        return found
+        kinds = list(self.nodeTypes)
+        found = [
+            self._scene.GetNthNodeByClass(index, kind)
+            for kind in kinds
+            for index in range(self._scene.GetNumberOfNodesByClass(kind))
+        ]
+        return [
+            node
+            for node in found
+            if not node.GetHideFromEditors() and (self.showChildNodeTypes or node.GetClassName() in kinds)
+        ]
 
     def _fill(self) -> None:
         if self._scene is not None and self._scene.IsBatchProcessing():

@@ -1,4 +1,4 @@
-"""What the tests of distributed training start under torchrun: train or resume, and save what this rank has learnt."""
+"""What the tests of distributed training start under torchrun: trainings, and what this rank has learnt in each."""
 
 from __future__ import annotations
 
@@ -30,19 +30,20 @@ class DyingListener(Listener):
         return False
 
 
-def main(folder: Path, run: str, settings: dict) -> None:
-    """Train in `folder / run`; the setting `die` names a rank that dies."""
+def main(folder: Path, runs: dict[str, dict]) -> None:
+    """Train or resume each of `runs` in a folder of its name; its setting `die` names a rank that dies."""
     torch.set_num_threads(1)
     with process_group() as group:
-        dying = settings.pop("die", None)
-        listener = DyingListener() if dying == group.rank else Listener()
-        if (folder / run / "config.json").exists():
-            outcome = resume(folder / run, listener, group=group)
-        else:
-            cases = read_cases(folder / "cases")
-            outcome = train(cases, folder / run, listener, task=TASK, settings=settings, group=group)
-        torch.save(weights(outcome), folder / f"{run}-rank{group.rank}.pt")
+        for run, settings in runs.items():
+            dying = settings.pop("die", None)
+            listener = DyingListener() if dying == group.rank else Listener()
+            if (folder / run / "config.json").exists():
+                outcome = resume(folder / run, listener, group=group)
+            else:
+                cases = read_cases(folder / "cases")
+                outcome = train(cases, folder / run, listener, task=TASK, settings=settings, group=group)
+            torch.save(weights(outcome), folder / f"{run}-rank{group.rank}.pt")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3]))
+    main(Path(sys.argv[1]), json.loads(sys.argv[2]))

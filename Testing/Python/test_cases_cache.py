@@ -19,6 +19,7 @@ from case_volumes import TASK, blocks, grid, noise, save, save_case
 from ForgettableSegLib.cases.cache import CaseCache, PreparedCase
 from ForgettableSegLib.cases.case import Case
 from ForgettableSegLib.cases.content import content_key, file_key
+from ForgettableSegLib.cases.findings import Finding, FindingCode, hearing
 from ForgettableSegLib.cases.preprocessing import Preprocessing, prepare_case, restore_scalar
 from ForgettableSegLib.cases.task import SegmentClass, Task
 from ForgettableSegLib.errors import Cancelled, ErrorCode, ForgettableSegError
@@ -52,6 +53,25 @@ def test_cached_case_is_the_prepared_case(tmp_path: Path):
         assert cached.spacing == cached.grid.spacing
         assert_equals(cached, case)
     assert restore_scalar(cached.label, cached).shape == (6, 8, 10)
+
+
+def test_what_was_mended_is_told_again_of_the_files_as_they_are_called_now(tmp_path: Path):
+    own, coarse = grid((6, 8, 10)), grid((3, 4, 5), spacing=(2.0, 2.0, 2.0))
+    told = []
+    for folder in ("first", "second"):
+        path = tmp_path / folder
+        path.mkdir()
+        image = save(path / "image.nrrd", noise(own.shape), own)
+        case = Case(folder, folder, (image,), save(path / "label.nrrd", blocks(coarse.shape), coarse))
+        heard: list[Finding] = []
+        with hearing(heard.append):
+            prepare(tmp_path / "cache", case)
+        (finding,) = heard
+        assert (finding.code, finding.case_id) == (FindingCode.GRID_RESAMPLED, folder)
+        told.append(finding.message)
+    assert len(entries(tmp_path / "cache")) == 1
+    assert str(tmp_path / "first") not in told[1]
+    assert told[1] == told[0].replace(str(tmp_path / "first"), str(tmp_path / "second"))
 
 
 def test_second_time_writes_nothing(tmp_path: Path):

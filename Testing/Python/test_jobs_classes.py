@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import SimpleITK as sitk
 from job_inputs import SETTINGS, make_cases, relabelled, run
 from synthetic import TASK
 
 from ForgettableSegLib.cases.case_list import read_case_list
-from ForgettableSegLib.cases.task import Task
+from ForgettableSegLib.cases.task import SegmentClass, Task
 from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 from ForgettableSegLib.jobs.comparison import comparison_lines
 
@@ -149,3 +152,39 @@ def test_label_values_of_a_case_must_be_numbers(tmp_path: Path, values: object) 
     if values != {"1": -1}:
         with pytest.raises(ForgettableSegError, match="label_values of case 1"):
             read_case_list(tmp_path / "list.json")
+
+
+HALVES = Task("t", "MR", ("T1",), (SegmentClass("head", 1), SegmentClass("tail", 2)))
+SIDES = tuple(f"{side} {each}" for side in ("left", "right") for each in ("head", "tail"))
+
+
+@pytest.mark.parametrize(
+    ("values", "names", "expected"),
+    [
+        ({1: 1, 2: 2, 3: 1, 4: 2}, None, ("head", "tail")),
+        ({1: 1, 2: 2, 3: 3, 4: 4}, None, SIDES),
+        ({1: 8, 2: 9, 3: 6, 4: 7}, {"L head": 8, "L tail": 9, "R head": 6, "R tail": 7}, SIDES),
+        ({1: 5, 2: 6, 3: 5, 4: 6}, {"Head": 5, "Tail": 6}, ("head", "tail")),
+    ],
+)
+def test_a_result_with_sides_is_compared_with_references_with_and_without(
+    values: dict[int, int], names: dict[str, int] | None, expected: tuple[str, ...], tmp_path: Path
+) -> None:
+    labels = np.arange(4 * 5 * 6).reshape(4, 5, 6) % 5
+    located = tmp_path / "located" / "a"
+    located.mkdir(parents=True)
+    sitk.WriteImage(sitk.GetImageFromArray(labels.astype(np.uint8)), str(located / "a_segmentation.nrrd"))
+    classes = tuple(SegmentClass(name, value) for value, name in enumerate(SIDES, 1))
+    (located / "a_task.json").write_text(json.dumps(replace(HALVES, classes=classes).to_dict()))
+    references = tmp_path / "references"
+    references.mkdir()
+    other = np.array([0, *(values[value] for value in range(1, 5))], np.uint8)[labels]
+    sitk.WriteImage(sitk.GetImageFromArray(other), str(references / "a.nrrd"))
+    if names is not None:
+        entry = {"id": "a", "image": "a.nrrd", "label": "a.nrrd"}
+        content = {"channel_names": {"0": "T1"}, "labels": {"background": 0, **names}, "training": [entry]}
+        (references / "dataset.json").write_text(json.dumps(content))
+    folders = {"predictions": str(tmp_path / "located"), "references": str(references)}
+    result, events = run("evaluate", **folders, task=HALVES.to_dict(), output=str(tmp_path / "out"))
+    assert result.exit_code == 0, events[-1]
+    assert result.result["dice"] == {"mean": 1.0, **dict.fromkeys(expected, 1.0)}

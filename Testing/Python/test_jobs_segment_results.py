@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from test_jobs_dicom import write_series
 
 from ForgettableSegLib.cases.files import read_header
 from ForgettableSegLib.cases.geometry import Geometry
+from ForgettableSegLib.jobs.casewise import _add_to_summary
 from ForgettableSegLib.jobs.job import JobContext, JobResult
 from ForgettableSegLib.jobs.requests import make_request
 from ForgettableSegLib.jobs.segment import millilitres
@@ -74,6 +76,23 @@ def test_a_cancelled_run_leaves_the_summary_of_what_is_done(model: str, tmp_path
     rows = list(csv.DictReader((tmp_path / "out" / "summary.csv").open(encoding="utf-8")))
     assert [(row["case"], row["status"]) for row in rows] == [(cases[0]["id"], "done")]
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["cases"][0]["case"] == cases[0]["id"]
+
+
+def test_ranks_share_one_summary_as_they_go(tmp_path: Path) -> None:
+    order = [f"case{number}" for number in range(9)]
+
+    def rank(number: int) -> None:
+        rows: list[dict[str, Any]] = []
+        for case in order[number::3]:
+            rows.append({"case": case, "status": "done", "ml": float("nan")})
+            _add_to_summary(tmp_path, "model", order, rows)
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(rank, range(3)))
+    assert [row["case"] for row in json.loads((tmp_path / "summary.json").read_text())["cases"]] == order
+    rows = list(csv.DictReader((tmp_path / "summary.csv").open(encoding="utf-8")))
+    assert [row["case"] for row in rows] == order
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["summary.csv", "summary.json"]
 
 
 def test_a_preview_shows_three_planes_of_every_case(model: str, tmp_path: Path) -> None:

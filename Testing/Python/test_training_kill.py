@@ -20,7 +20,6 @@ from ForgettableSegLib.errors import ErrorCode, ForgettableSegError
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and SIGKILL")
 
-KILLS = 50
 # Checkpoints all the time, so that many kills fall into the writing of one.
 SETTINGS = {"iterations": 40, "checkpoint_every": 1, "validate_every": 10}
 
@@ -46,16 +45,19 @@ def _run_for(cases: CaseList, folder: Path, seconds: float) -> bool:
     return process.exitcode != 0
 
 
-def test_killed_at_random_moments_a_run_always_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("times", [15, pytest.param(50, marks=pytest.mark.slow)])
+def test_killed_at_random_moments_a_run_always_goes_on(
+    times: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     cases = write_cases(tmp_path / "cases", 6)
     whole = train(cases, tmp_path / "whole", settings=SETTINGS)
     moments = random.Random(0)
     kills = survived = writing = 0
     generation = 0
-    while kills < KILLS:
+    while kills < times:
         folder = tmp_path / f"cut{generation}"
         # Before the first checkpoint there is nothing to resume: such a run is begun anew.
-        while kills < KILLS and _run_for(cases, folder, moments.uniform(0.05, 0.9)):
+        while kills < times and _run_for(cases, folder, moments.uniform(0.05, 0.9)):
             kills += 1
             checkpoints = folder / "checkpoint"
             writing += any(checkpoints.glob("writing-*"))
@@ -67,8 +69,8 @@ def test_killed_at_random_moments_a_run_always_goes_on(tmp_path: Path, capsys: p
             assert (folder / "history.csv").read_text() == (tmp_path / "whole" / "history.csv").read_text()
         generation += 1
     with capsys.disabled():
-        print(f"\nkills survived: {survived} of {KILLS} ({writing} while a checkpoint was being written)")
-    assert survived == KILLS
+        print(f"\nkills survived: {survived} of {times} ({writing} while a checkpoint was being written)")
+    assert survived == times
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path: Path) -> None:
