@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import qt
@@ -43,6 +44,13 @@ def showVolume(volumeNode: slicer.vtkMRMLVolumeNode) -> bool:
         return False
     slicer.util.setSliceViewerLayers(background=volumeNode, fit=True)
     return True
+
+
+def onLayoutChanged(callback: Callable[[], None]) -> None:
+    """Call back after another layout was chosen, once its views have their sizes."""
+    manager = slicer.app.layoutManager()
+    if manager is not None:
+        manager.connect("layoutChanged(int)", lambda _layout: qt.QTimer.singleShot(0, callback))
 
 
 def showTable(tableNode: slicer.vtkMRMLTableNode) -> None:

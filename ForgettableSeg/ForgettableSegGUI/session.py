@@ -144,6 +144,14 @@ class Session:
         self.ask("models", {"action": "list"}, answered)
         self.modelsChanged.emit()
 
+    def whyNoModel(self, name: str) -> str:
+        """Return why a model cannot be used: there is none at all, or not that of the scene."""
+        reason = self.whyNoModels()
+        if reason or not name or self.model(name) is not None:
+            return reason
+        text = _("The model {name} is not on this computer. Choose another one, or import it in Models.")
+        return text.format(name=name)
+
     def whyNoModels(self) -> str:
         """Return why there is no model to choose from, or nothing where there are some."""
         if self.models:

@@ -87,6 +87,16 @@ def hideHeatmap(scene: slicer.vtkMRMLScene) -> None:
             _showLegend(heatmap, False)
 
 
+def moveLegend(scene: slicer.vtkMRMLScene) -> None:
+    """Bring the legend of the heatmap that is shown to the slice view that is the largest now."""
+    ours = [view for view in _compositeNodes(scene) if view.GetAttribute(_UNDERNEATH) is not None]
+    for identifier in {view.GetForegroundVolumeID() for view in ours} - {None}:
+        heatmap = scene.GetNodeByID(identifier)
+        legend = None if heatmap is None else _legendOf(heatmap)
+        if legend is not None and legend.GetVisibility():
+            _showLegend(heatmap, True)
+
+
 def isHeatmapShown(volumeNode: slicer.vtkMRMLScalarVolumeNode | None) -> bool:
     """Whether any slice view shows the heatmap."""
     if volumeNode is None or volumeNode.GetScene() is None:
@@ -121,8 +131,12 @@ def _compositeNodes(scene: slicer.vtkMRMLScene) -> Iterator[slicer.vtkMRMLSliceC
         yield scene.GetNthNodeByClass(index, "vtkMRMLSliceCompositeNode")
 
 
+def _legendOf(volumeNode: slicer.vtkMRMLVolumeNode) -> slicer.vtkMRMLColorLegendDisplayNode | None:
+    return slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(volumeNode.GetDisplayNode())
+
+
 def _showLegend(volumeNode: slicer.vtkMRMLVolumeNode, show: bool) -> None:
-    legend = slicer.vtkSlicerColorLogic.GetColorLegendDisplayNode(volumeNode.GetDisplayNode())
+    legend = _legendOf(volumeNode)
     if legend is None:
         return
     wasModifying = legend.StartModify()

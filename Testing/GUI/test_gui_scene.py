@@ -78,6 +78,23 @@ def test_the_state_is_shown_again_after_a_scene_was_loaded(opened: Any, scene: A
     assert [review.ui.slicesTable.item(row, 1).text() for row in range(2)] == ["ball", "shell"]
 
 
+def test_a_model_that_is_not_on_this_computer_is_named_and_no_other_takes_its_place(opened: Any, scene: Any) -> None:
+    from ForgettableSegGUI.samples import syntheticCase
+    from stand_in import spin
+
+    syntheticCase(scene, 0)
+    opened.panel("segment")
+    opened.parameters.modelName = opened.parameters.startModel = "elsewhere"
+    sentence = "The model elsewhere is not on this computer. Choose another one, or import it in Models."
+    ui = opened.view.panels["segment"].ui
+    assert spin(lambda: ui.applyButton.toolTip == sentence, 5)
+    assert (ui.applyButton.enabled, ui.modelComboBox.currentIndex) == (False, -1)
+    assert opened.parameters.modelName == "elsewhere"
+    finetune = opened.panel("fineTune")
+    assert (finetune.ui.startModelComboBox.currentIndex, opened.parameters.startModel) == (-1, "elsewhere")
+    assert finetune.choices.taskProblem() == sentence
+
+
 def test_a_closed_section_forgets_the_scene_that_was_closed(opened: Any, scene: Any) -> None:
     from ForgettableSegGUI.samples import syntheticCase
 

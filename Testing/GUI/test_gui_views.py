@@ -15,12 +15,18 @@ class Manager:
     def __init__(self, scene: Any) -> None:
         self.layout = 3
         self.fits = 0
+        self.heard: dict[str, Any] = {}
         views = ("Red", "Green")
         self.composites = {name: scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", name) for name in views}
         self.plotNode = scene.AddNewNodeByClass("vtkMRMLPlotViewNode", "Plot")
         self.plotViewCount = 1
         for name in ("layout", "setLayout", "plotViewCount", "plotWidget", "sliceViewNames", "sliceWidget"):
             slicer_api.require("qSlicerLayoutManager", name)
+
+    def connect(self, signal: str, callback: Any) -> None:
+        """Keep who wants to hear of a signal."""
+        slicer_api.requireSignal("qSlicerLayoutManager", signal)
+        self.heard[signal] = callback
 
     def setLayout(self, layout: int) -> None:
         """Choose a layout."""
@@ -126,3 +132,14 @@ def test_views_are_fitted_to_a_volume_that_none_of_them_shows(
     manager.composites["Green"].SetBackgroundVolumeID(volume.GetID())
     assert not showVolume(volume), "the user looks at it already"
     assert len(application.opened) == 1
+
+
+def test_another_layout_is_told_once_its_views_have_their_sizes(manager: Manager) -> None:
+    from ForgettableSegGUI.application import onLayoutChanged
+    from stand_in import spin
+
+    told: list[bool] = []
+    onLayoutChanged(lambda: told.append(True))
+    manager.heard["layoutChanged(int)"](4)
+    assert not told, "the views are laid out after the signal"
+    assert spin(lambda: told == [True], 5)

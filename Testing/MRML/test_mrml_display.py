@@ -15,6 +15,7 @@ from ForgettableSegMRML.heatmaps import (
     heatColorNodeID,
     hideHeatmap,
     isHeatmapShown,
+    moveLegend,
     setHeatmapOpacity,
     setHeatmapThreshold,
     showHeatmap,
@@ -150,6 +151,13 @@ def test_the_legend_stands_in_the_largest_view_on_the_screen(scene, volumes) -> 
     slices[2].SetMappedInLayout(False)
     slices[0].SetDimensions(300, 300, 1)
     assert shown_in() == (green,)
+    slices[1].SetDimensions(900, 700, 1)
+    moveLegend(scene)
+    assert legend.GetViewNodeIDs() == (red,), "another layout"
+    showHeatmap(heatmap, legend=False)
+    slices[0].SetDimensions(900, 900, 1)
+    moveLegend(scene)
+    assert not legend.GetVisibility(), "one that was switched off stays off"
 
 
 def test_the_legend_is_small_beside_the_picture_in_views_of_all_sizes(make_file) -> None:

@@ -37,7 +37,7 @@ def volume(name: str, number: int = 1, **more: str) -> VolumeFacts:
     ("state", "reason"),
     [
         (SegmentState(missing=("torch", "monai")), "Python packages are missing: torch, monai. Install them in Setup."),
-        (SegmentState(whyNoModels="They are being listed."), "They are being listed."),
+        (SegmentState(whyNoModel="They are being listed."), "They are being listed."),
         (SegmentState(), "Choose a model."),
         (SegmentState(card=CARD, volumes=(None,)), "Choose a volume."),
         (SegmentState(card=CARD, volumes=(replace(volume("x"), problem="It is empty."),)), "It is empty."),

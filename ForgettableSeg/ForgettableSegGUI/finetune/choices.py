@@ -79,7 +79,7 @@ class Choices:
         if self.startCard is not None:
             return self.startCard.task, ""
         if not self.isScratch:
-            return None, self._session.whyNoModels()
+            return None, self._session.whyNoModel(parameters.startModel)
         cases = casesFromJson(parameters.trainingCases)
         channels = max((case.channels for case in cases), default=1)
         names = [parameters.modality] if channels == 1 else [f"{parameters.modality} {n + 1}" for n in range(channels)]

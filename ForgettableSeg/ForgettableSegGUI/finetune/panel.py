@@ -78,7 +78,7 @@ class FineTunePanel(Panel):
             return
         models = [(card.name, card.title) for card in self.session.models]
         choices = [*models, (SCRATCH, _("New model, from scratch"))]
-        if self.session.modelsKnown and parameters.startModel not in dict(choices):
+        if self.session.modelsKnown and not parameters.startModel:
             parameters.startModel = choices[0][0]
         self.choose(self.ui.startModelComboBox, choices, parameters.startModel)
         self.choose(self.ui.deviceComboBox, self.session.devices(), parameters.trainingDevice)

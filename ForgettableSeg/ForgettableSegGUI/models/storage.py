@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,11 +39,31 @@ def readRuns(now: float | None = None) -> list[Run]:
     isOpen = set(openRuns())
     runs = []
     for folder in sorted(root.iterdir()) if root.is_dir() else []:
-        facts = [path.stat() for path in (folder, *folder.rglob("*")) if path.exists()]
+        size, changed = _measure(folder)
         # One that has no checkpoint yet can only be told by its age from one that was given up.
-        young = any(now - each.st_mtime < _YOUNG_S for each in facts) and not recallRun(folder)["settled"]
-        runs.append(Run(folder, sum(each.st_size for each in facts), folder in isOpen or young))
+        young = now - changed < _YOUNG_S and not recallRun(folder)["settled"]
+        runs.append(Run(folder, size, folder in isOpen or young))
     return runs
+
+
+def _measure(folder: Path) -> tuple[int, float]:
+    """Bytes of all files below a folder, and when the newest of all there was changed.
+
+    The application waits for it, so it asks the system as little as it can; what vanishes meanwhile does not count.
+    """
+    size, changed, waiting = 0, 0.0, [str(folder)]
+    with suppress(OSError):
+        changed = folder.stat().st_mtime
+    while waiting:
+        with suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                facts = entry.stat(follow_symlinks=False)
+                changed = max(changed, facts.st_mtime)
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                else:
+                    size += facts.st_size
+    return size, changed
 
 
 def removeRuns(runs: Iterable[Run]) -> int:

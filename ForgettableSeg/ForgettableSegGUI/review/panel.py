@@ -7,7 +7,13 @@ from typing import Any
 
 import qt
 import slicer
-from ForgettableSegMRML.heatmaps import hideHeatmap, setHeatmapOpacity, setHeatmapThreshold, showHeatmap
+from ForgettableSegMRML.heatmaps import (
+    hideHeatmap,
+    moveLegend,
+    setHeatmapOpacity,
+    setHeatmapThreshold,
+    showHeatmap,
+)
 from ForgettableSegMRML.segmentations import segmentIDOfName
 
 from ForgettableSegLib.errors import ForgettableSegError
@@ -70,6 +76,7 @@ class ReviewPanel(JobPanel):
         self.ui.editButton.connect("clicked(bool)", self.onEdit)
         self.ui.exportPathLineEdit.connect("currentPathChanged(QString)", self.onExportPathChanged)
         self.ui.exportButton.connect("clicked(bool)", self.onExport)
+        application.onLayoutChanged(lambda: moveLegend(slicer.mrmlScene))
 
     @property
     def segmentation(self) -> slicer.vtkMRMLSegmentationNode | None:

@@ -44,14 +44,14 @@ class SegmentState:
     Args:
         missing: packages that are not installed.
         card: the chosen model.
-        whyNoModels: why there is none to choose, or nothing.
+        whyNoModel: why there is none to choose, or not the one of the scene, or nothing.
         volumes: the chosen volume of each channel of the model, None where none is chosen.
         busy: title of the job at work, or nothing.
     """
 
     missing: tuple[str, ...] = ()
     card: ModelCard | None = None
-    whyNoModels: str = ""
+    whyNoModel: str = ""
     volumes: tuple[VolumeFacts | None, ...] = ()
     busy: str = ""
 
@@ -64,7 +64,7 @@ class SegmentState:
         if self.missing:
             return missingSentence(self.missing)
         if self.card is None:
-            return self.whyNoModels or _("Choose a model.")
+            return self.whyNoModel or _("Choose a model.")
         channels = self.card.channels
         if len(channels) > MAX_CHANNELS:
             return _("This model needs {count} channels; the panel takes at most {most}. Use the batch script.").format(

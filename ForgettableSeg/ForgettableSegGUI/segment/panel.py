@@ -66,7 +66,7 @@ class SegmentPanel(JobPanel):
         if self.parameterNode is None:
             return
         models = [(card.name, card.title) for card in self.session.models]
-        if models and self.card is None:
+        if models and not self.parameterNode.modelName:
             self.parameterNode.modelName = models[0][0]
         self.choose(self.ui.modelComboBox, models, self.parameterNode.modelName)
         self.choose(self.ui.deviceComboBox, self.session.devices(), self.parameterNode.device)
@@ -212,7 +212,7 @@ class SegmentPanel(JobPanel):
         return SegmentState(
             missing=self.session.missing,
             card=card,
-            whyNoModels=self.session.whyNoModels(),
+            whyNoModel=self.session.whyNoModel(self.parameterNode.modelName),
             volumes=tuple(volumeFacts(node) for node in nodes),
             busy=self.session.busy,
         )
