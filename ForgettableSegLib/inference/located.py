@@ -20,9 +20,6 @@ from ForgettableSegLib.inference.difficulty import CONFIDENCE, MEMORY
 from ForgettableSegLib.inference.run import LoadedModel, Restored, Watch, compute_segmentation, restore_segmentation
 from ForgettableSegLib.models.regions import LocatorRegion
 
-MARGIN_MM = 2.0
-"""Added around each region, for people differ more than an affine map can tell."""
-
 _IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 
 
@@ -97,7 +94,7 @@ def segment_regions(
     watch.parts = len(regions)
     for number, (region, own) in enumerate(zip(regions, tasks, strict=True)):
         watch.part = number
-        grid = located.grid(region, margin_mm=MARGIN_MM, spacing=_spacing(model))
+        grid = located.grid(region, spacing=_spacing(model))
         crop = np.stack([_resampled(channel, geometry, grid) for channel in image])
         # The network is shown the region as the locator lays it, so it is given no direction of its own.
         prepared = prepare(crop, replace(grid, origin=(0.0,) * 3, direction=_IDENTITY), model.preprocessing, name=name)

@@ -55,16 +55,17 @@ class Located:
         left, _, right = np.linalg.svd(np.reshape(self.transform.GetMatrix(), (3, 3)))
         return left @ right
 
-    def grid(self, region: LocatorRegion, *, margin_mm: float, spacing: tuple[float, float, float]) -> Geometry:
+    def grid(self, region: LocatorRegion, *, spacing: tuple[float, float, float]) -> Geometry:
         """The grid, along the template's axes, on which a region looks as the model has learnt it.
+
+        Nothing is added around it: a volume a little larger than the training patch cost 0.02 to 0.08 of Dice.
 
         Args:
             region: of the locator.
-            margin_mm: added on each side.
             spacing: of the grid along x, y, z.
         """
         low, high = np.array(region.box)
-        size = np.maximum(np.ceil((high - low + 2 * margin_mm) / np.array(spacing)), 1).astype(int)
+        size = np.maximum(np.ceil((high - low) / np.array(spacing)), 1).astype(int)
         axes = self.rotation * ([-1.0, 1.0, 1.0] if region.mirror else [1.0, 1.0, 1.0])
         centre = np.array(self.transform.TransformPoint(((low + high) / 2).tolist()))
         origin = centre - axes @ ((size - 1) / 2 * np.array(spacing))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -249,7 +249,7 @@ def finish(outcome: TrainingOutcome, device: torch.device, group: ProcessGroup, 
     calibration = _calibration(outcome, device, context)
     learnt = looks(outcome, context)
     package = model_package(outcome, device=device, calibration=calibration, card=learnt)
-    learnt |= _pieces(Predictor(package, device), config, context)
+    learnt |= _pieces(Predictor(package, device), config, context, learnt.get("field_of_view", {}))
     package = package.with_parts(learnt)
     cases, is_held_out = _kept_out(config.cases, config.split)
     measures: dict[str, Any] = {}
@@ -303,8 +303,14 @@ def looks(outcome: TrainingOutcome, context: JobContext) -> dict[str, Any]:
     return {"field_of_view": measures} if measures else {}
 
 
-def _pieces(predictor: Predictor, config: RunConfig, context: JobContext) -> dict[str, Any]:
-    """The classes of which only the largest piece is to be kept, because that helps on the validation cases."""
+def _pieces(
+    predictor: Predictor, config: RunConfig, context: JobContext, field_of_view: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The classes of which only the largest piece is to be kept: that helps on the validation cases.
+
+    Or it does no harm there, and the class lies in one piece in all training cases: what is scattered in a volume that
+    is unlike them is none of it.
+    """
     from ForgettableSegLib.cases.label_files import read_label
     from ForgettableSegLib.cases.shape import gain_of_largest
 
@@ -320,7 +326,8 @@ def _pieces(predictor: Predictor, config: RunConfig, context: JobContext) -> dic
             continue  # told of already, where it was prepared
         for each in config.task.classes:
             gains[each.name].append(gain_of_largest(found.labels == each.value, reference == each.value))
-    helped = [name for name, values in gains.items() if sum(values) > 0]
+    whole = {name for name, shape in field_of_view.get("classes", {}).items() if shape["pieces"][-1] <= 1}
+    helped = [name for name, each in gains.items() if sum(each) > 0 or (each and sum(each) == 0 and name in whole)]
     return {"keep_largest": helped} if helped else {}
 
 

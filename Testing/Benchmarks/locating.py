@@ -23,7 +23,6 @@ from ForgettableSegLib.cases.case import Case
 from ForgettableSegLib.cases.files import read_image
 from ForgettableSegLib.cases.geometry import Geometry
 from ForgettableSegLib.errors import ForgettableSegError
-from ForgettableSegLib.inference.located import MARGIN_MM
 from ForgettableSegLib.inference.locator import Locator, as_image
 from ForgettableSegLib.models.package import ModelPackage
 from ForgettableSegLib.models.regions import TEMPLATE
@@ -140,7 +139,7 @@ def inside(locator: Locator, located: object, labels: sitk.Image) -> float:
     places = Geometry.from_image(labels).index_to_physical(hippocampi(labels))
     held = np.zeros(len(places), bool)
     for region in locator.card.regions:
-        grid = located.grid(region, margin_mm=MARGIN_MM, spacing=(1.0, 1.0, 1.0))
+        grid = located.grid(region, spacing=(1.0, 1.0, 1.0))
         index = (places - np.array(grid.origin)) @ np.reshape(grid.direction, (3, 3))
         held |= ((index > -0.5) & (index < np.array(grid.size) - 0.5)).all(axis=1)
     return float(held.mean())

@@ -148,11 +148,11 @@ def test_both_sides_have_names_values_and_codes_of_their_own(package: ModelPacka
 def test_a_mirrored_region_is_seen_as_the_other_side() -> None:
     located = Located(sitk.AffineTransform(3), 1.0)
     box = ((-30.0, 0.0, 0.0), (-10.0, 20.0, 20.0))
-    plain = located.grid(LocatorRegion("r", box), margin_mm=2, spacing=(1.0, 1.0, 1.0))
-    mirrored = located.grid(LocatorRegion("r", box, "right", mirror=True), margin_mm=2, spacing=(1.0, 1.0, 1.0))
-    assert plain.size == mirrored.size == (24, 24, 24)
-    assert plain.index_to_physical((0, 0, 0)) == pytest.approx((-31.5, -1.5, -1.5))
-    assert mirrored.index_to_physical((23, 0, 0)) == pytest.approx((-31.5, -1.5, -1.5))
+    plain = located.grid(LocatorRegion("r", box), spacing=(1.0, 1.0, 1.0))
+    mirrored = located.grid(LocatorRegion("r", box, "right", mirror=True), spacing=(1.0, 1.0, 1.0))
+    assert plain.size == mirrored.size == (20, 20, 20)
+    assert plain.index_to_physical((0, 0, 0)) == pytest.approx((-29.5, 0.5, 0.5))
+    assert mirrored.index_to_physical((19, 0, 0)) == pytest.approx((-29.5, 0.5, 0.5))
 
 
 def test_a_whole_volume_is_segmented_on_its_own_grid(package: ModelPackage, head: sitk.Image) -> None:
