@@ -17,7 +17,7 @@ from ForgettableSegLib.cases.labels import to_label_values
 from ForgettableSegLib.cases.preprocessing import Prepared, prepare_case
 from ForgettableSegLib.evaluation.pages import Picture
 from ForgettableSegLib.inference.run import LoadedModel, Watch
-from ForgettableSegLib.mining.suspects import surprise, suspect_regions, suspicion
+from ForgettableSegLib.mining.suspects import at_stake, surprise, suspect_regions, suspicion
 from ForgettableSegLib.network.forward import iterate_logits
 
 PICTURES_A_CASE = 6
@@ -71,14 +71,14 @@ def judge_case(model: LoadedModel, case: Case, *, watch: Watch, pictures: bool =
     slices = _slice_rows(case.case_id, found, prepared, names)
     kept = slices[:PICTURES_A_CASE] if pictures else []
     flip = model.preprocessing.slice_axis != 0
-    shown = {(row["axis"], row["slice"]): _picture(prepared, found[2], row["prepared_slice"], flip) for row in kept}
+    shown = {(row["axis"], row["slice"]): _picture(prepared, found[1], row["prepared_slice"], flip) for row in kept}
     judged = Judgement(
         case=case.case_id,
-        score=float(suspicion(found[0], found[1])),
+        score=float(suspicion(found[0].sum(dtype=np.float64), at_stake(prepared.label, found[1], len(names)).sum())),
         slices=slices,
         regions=_region_rows(case.case_id, found, prepared, names),
         pictures=shown,
-        predicted=to_label_values(prepared.grid.to_native(found[2], nearest=True), model.task),
+        predicted=to_label_values(prepared.grid.to_native(found[1], nearest=True), model.task),
         geometry=prepared.grid.native,
         notes=tuple(watch.notes),
     )
@@ -93,11 +93,10 @@ def file_place(grid: PreparedGrid, index: Sequence[float]) -> tuple[str, int, li
     return "ijk"[axis], round(float(native[axis])), grid.native.index_to_physical(native).round(3).tolist()
 
 
-def _surprise(model: LoadedModel, prepared: Prepared, watch: Watch) -> tuple[NDArray, NDArray, NDArray]:
-    """Excess, variance and predicted classes on the prepared grid."""
+def _surprise(model: LoadedModel, prepared: Prepared, watch: Watch) -> tuple[NDArray, NDArray]:
+    """Excess and predicted classes on the prepared grid."""
     shape = prepared.grid.shape
-    excess, variance = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    predicted = np.empty(shape, np.uint8)
+    excess, predicted = np.empty(shape, np.float32), np.empty(shape, np.uint8)
     watch.begin("predict")
     slabs = iterate_logits(
         model.network,
@@ -111,24 +110,23 @@ def _surprise(model: LoadedModel, prepared: Prepared, watch: Watch) -> tuple[NDA
     for where, logits in slabs:
         labels = torch.from_numpy(np.ascontiguousarray(prepared.label[where])).to(logits.device)
         found = surprise(logits, labels)
-        for target, values in zip((excess, variance, predicted), found, strict=True):
+        for target, values in zip((excess, predicted), found, strict=True):
             target[where] = values.cpu()
-    return excess, variance, predicted
+    return excess, predicted
 
 
 def _slice_rows(
-    case_id: str, found: tuple[NDArray, NDArray, NDArray], prepared: Prepared, names: Sequence[str]
+    case_id: str, found: tuple[NDArray, NDArray], prepared: Prepared, names: Sequence[str]
 ) -> list[dict[str, Any]]:
-    excess, variance, predicted = found
-    scores = suspicion(excess, variance, axis=0)
+    excess, predicted = found
+    stake = at_stake(prepared.label, predicted, len(names))
+    scores = suspicion(excess.sum((1, 2), dtype=np.float64), stake.sum((1, 2)))
     rows = []
     for index in np.argsort(-scores, kind="stable").tolist():
         label, own = prepared.label[index], predicted[index]
-        known = label < len(names)
-        foreground = ((label > 0) | (own > 0)) & known
-        if not foreground.any():
+        if not stake[index].any():
             continue
-        differs = (label != own) & known
+        differs = (label != own) & (label < len(names))
         pair = _main_pair(label, own, excess[index] * differs, len(names))
         hottest = np.unravel_index(int(excess[index].argmax()), label.shape)
         axis, file_slice, position = file_place(prepared.grid, (index, *hottest))
@@ -140,7 +138,7 @@ def _slice_rows(
                 "class": names[pair[0]],
                 "wanted": names[pair[1]],
                 "score": float(scores[index]),
-                "share": float(differs.sum() / foreground.sum()),
+                "share": float(differs.sum() / stake[index].sum()),
                 "position_lps": position,
                 "prepared_slice": index,
             }
@@ -159,11 +157,11 @@ def _main_pair(label: NDArray, own: NDArray, excess: NDArray, count: int) -> tup
 
 
 def _region_rows(
-    case_id: str, found: tuple[NDArray, NDArray, NDArray], prepared: Prepared, names: Sequence[str]
+    case_id: str, found: tuple[NDArray, NDArray], prepared: Prepared, names: Sequence[str]
 ) -> list[dict[str, Any]]:
     volume = float(np.prod(prepared.grid.spacing)) / 1000
     rows = []
-    for region in suspect_regions(found, prepared.label, num_classes=len(names)):
+    for region in suspect_regions(*found, prepared.label, num_classes=len(names)):
         axis, file_slice, position = file_place(prepared.grid, region.centre)
         rows.append(
             {

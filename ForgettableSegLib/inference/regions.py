@@ -14,6 +14,7 @@ from ForgettableSegLib.inference.judging import file_place
 from ForgettableSegLib.mining.suspects import suspect_regions
 
 MOST_REGIONS = 30
+_LOOKED_AT = 200
 
 
 def audit_regions(
@@ -31,10 +32,7 @@ def audit_regions(
         "class" (of the reference), "wanted", "voxels", "volume_ml", the mean of each score, "slice" and
         "position_lps" (mm), the largest sum of the score first.
     """
-    nothing = np.zeros_like(scores["score"])
-    found = suspect_regions(
-        (scores["score"], nothing, predicted), prepared.label, num_classes=len(names), most=MOST_REGIONS
-    )
+    found = suspect_regions(scores["score"], predicted, prepared.label, num_classes=len(names), most=_LOOKED_AT)
     volume = float(np.prod(prepared.grid.spacing)) / 1000
     rows = []
     for region in found:
@@ -54,4 +52,4 @@ def audit_regions(
                 "position_lps": position,
             }
         )
-    return rows
+    return sorted(rows, key=lambda row: -row["voxels"] * row["score"])[:MOST_REGIONS]

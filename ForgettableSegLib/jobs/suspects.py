@@ -206,9 +206,9 @@ def _report(content: Mapping[str, Any], found: Mapping[str, Judgement]) -> str:
     from ForgettableSegLib.evaluation import pages
 
     explanation = (
-        "The score is by how many standard deviations a label surprises the model more than the model's own doubt "
-        "lets expect. Class is what the label says, wanted what the model would say. A high score is a reason to "
-        "look, not a proof."
+        "The score is how much more a label surprises the model than the model's own doubt lets expect, for the size "
+        "of what is at stake. Class is what the label says, wanted what the model would say. A high score is a reason "
+        "to look, not a proof."
     )
     shown: list[tuple[Picture, str]] = []
     for row in content["slices"]:

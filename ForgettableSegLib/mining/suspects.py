@@ -1,8 +1,10 @@
 """Labels that are probably wrong: where a network is more surprised by a label than by its own doubt it should be.
 
-A network in doubt expects to be surprised: under its own probabilities a voxel's surprise -log p_y has the mean H (its
-entropy) and a variance that both follow from p. What exceeds H is counted, so a blurred border or the last slice of a
-structure, where every label is doubtful, is no suspect, while a label that contradicts a sure network is one.
+A network in doubt expects to be surprised: under its own probabilities a voxel's surprise -log p_y has the mean H, its
+entropy. What exceeds H is counted, so a blurred border or the last slice of a structure, where every label is doubtful,
+is no suspect, while a label that contradicts a sure network is one. Sums of the excess are divided by the square root
+of the number of voxels at stake, for neighbours err together and large structures have long borders
+(Testing/Benchmarks/EVIDENCE.md compares this with other ways).
 """
 
 from __future__ import annotations
@@ -18,15 +20,14 @@ from torch import Tensor
 
 # Smallest probability that counts: a network that is surer than this is so by training, not by evidence.
 FLOOR = 1e-4
-# Variance of a handful of voxels, so that a single one does not make a slice suspicious.
-PRIOR_VARIANCE = 10.0
+# So many voxels more are always at stake, so that a single one does not make a slice suspicious.
+PRIOR_VOXELS = 10
 
 
 class Surprise(NamedTuple):
-    """Excess of surprise and its variance, float32 ``[S, H, W]`` each, and the network's own classes, uint8."""
+    """Excess of surprise, float32 ``[S, H, W]``, and the network's own classes, uint8."""
 
     excess: Tensor
-    variance: Tensor
     predicted: Tensor
 
 
@@ -39,27 +40,28 @@ def surprise(logits: Tensor, labels: Tensor) -> Surprise:
         labels: class indices ``[S, H, W]``, 255 where there is none: no surprise there.
 
     Returns:
-        -log p_y - H(p), the variance of -log p under p, and argmax p.
+        -log p_y - H(p), and argmax p.
     """
     log_p = logits.float().log_softmax(0).clamp_min(float(np.log(FLOOR)))
-    p = log_p.exp()
-    entropy = -(p * log_p).sum(0)
+    entropy = -(log_p.exp() * log_p).sum(0)
     valid = labels < len(logits)
     own = log_p.gather(0, labels.long().masked_fill(~valid, 0).unsqueeze(0))[0]
-    variance = ((p * log_p.square()).sum(0) - entropy.square()).clamp_min(0)
-    return Surprise((-own - entropy) * valid, variance * valid, logits.max(0).indices.to(torch.uint8))
+    return Surprise((-own - entropy) * valid, logits.max(0).indices.to(torch.uint8))
 
 
-def suspicion(excess: NDArray[np.floating], variance: NDArray[np.floating], *, axis: int | None = None) -> NDArray:
-    """Sum of the excess in units of its standard deviation: of a whole array, or of each of its planes.
+def suspicion(excess: NDArray[np.floating] | float, voxels: NDArray[np.integer] | int) -> NDArray[np.floating] | float:
+    """Suspicion of slices, regions or cases.
 
     Args:
-        excess, variance: see `surprise`, as arrays ``[S, H, W]``, or of any shape without `axis`.
-        axis: along which there is a value a plane; None gives one value for all.
+        excess: sum of the excess of surprise over each.
+        voxels: how many are at stake: those that labels or network call foreground; of a region, its own.
     """
-    others = None if axis is None else tuple(other for other in range(excess.ndim) if other != axis)
-    total = excess.sum(axis=others, dtype=np.float64)
-    return total / np.sqrt(variance.sum(axis=others, dtype=np.float64) + PRIOR_VARIANCE)
+    return excess / np.sqrt(voxels + PRIOR_VOXELS)
+
+
+def at_stake(labels: NDArray[np.integer], predicted: NDArray[np.integer], num_classes: int) -> NDArray[np.bool_]:
+    """Voxels that labels or network call foreground, where there is a label."""
+    return ((labels > 0) | (predicted > 0)) & (labels < num_classes)
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,12 @@ class SuspectRegion:
 
 
 def suspect_regions(
-    found: tuple[NDArray, NDArray, NDArray], labels: NDArray[np.uint8], *, num_classes: int, most: int = 50
+    excess: NDArray, predicted: NDArray, labels: NDArray[np.uint8], *, num_classes: int, most: int = 50
 ) -> list[SuspectRegion]:
     """Connected regions (neighbours by a face, an edge or a corner) of a pair of label and wanted class.
 
     Args:
-        found: excess, variance and predicted classes, see `surprise`, as arrays.
+        excess, predicted: see `surprise`, as arrays.
         labels: class indices ``[S, H, W]``, 255 where there is none.
         num_classes: C.
         most: how many to return.
@@ -96,15 +98,14 @@ def suspect_regions(
     Returns:
         Those whose labels surprise the network more than it expects, the most suspicious first.
     """
-    excess, variance, predicted = found
     differs = (predicted != labels) & (labels < num_classes)
     pairs = np.unique(labels[differs].astype(np.int64) * num_classes + predicted[differs])
     regions = []
     for label, wanted in (divmod(int(pair), num_classes) for pair in pairs):
         numbers, count = ndimage.label((labels == label) & (predicted == wanted), np.ones((3, 3, 3)))
         flat = numbers.reshape(-1)
-        sums = [np.bincount(flat, weights=each.reshape(-1), minlength=count + 1) for each in (excess, variance)]
-        scores = sums[0] / np.sqrt(sums[1] + PRIOR_VARIANCE)
+        sums = np.bincount(flat, weights=excess.reshape(-1), minlength=count + 1)
+        scores = suspicion(sums, np.bincount(flat, minlength=count + 1))
         boxes = ndimage.find_objects(numbers)
         order = [number for number in np.argsort(-scores[1:], kind="stable")[:most] + 1 if scores[number] > 0]
         regions += [

@@ -30,7 +30,7 @@ from ForgettableSegLib.cases.case_list import read_case_list
 from ForgettableSegLib.cases.preprocessing import prepare_case
 from ForgettableSegLib.inference.difficulty import case_mean, dilate, dilation_axes
 from ForgettableSegLib.inference.run import LoadedModel
-from ForgettableSegLib.mining.suspects import FLOOR, surprise, suspicion
+from ForgettableSegLib.mining.suspects import FLOOR, at_stake, surprise, suspicion
 from ForgettableSegLib.models.package import ModelPackage
 from ForgettableSegLib.models.registry import find_model
 from ForgettableSegLib.network.forward import predict_prepared
@@ -63,10 +63,11 @@ def predictions(source: str, model: LoadedModel, file: Path | None) -> dict[str,
 
 
 def suspicious(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Ours: excess of surprise in standard deviations."""
+    """Ours: excess of surprise over the root of what is at stake."""
     logits = torch.from_numpy(probabilities).float().clamp_min(1e-6).log()
     found = surprise(logits, torch.from_numpy(labels))
-    return float(suspicion(found.excess.numpy(), found.variance.numpy()))
+    stake = at_stake(labels, found.predicted.numpy(), len(probabilities))
+    return float(suspicion(float(found.excess.sum()), int(stake.sum())))
 
 
 def own_probability(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
