@@ -15,7 +15,9 @@ pass, in evaluation too.
 
 What differs from the released code, besides that: labels take the place of one k-means and of 2000 iterations of
 warm-up; one layer at the bottleneck instead of twelve in the encoder; o starts from zero, so that a new network is the
-plain U-Net; and products are divided by sqrt(f), without which a softmax over vectors of 256 numbers chooses one.
+plain U-Net; theta starts as phi, which the vectors are made with, so that like asks like from the beginning, for no
+gradient flows through the choice; and products are divided by sqrt(f), without which a softmax over vectors of 256
+numbers chooses one.
 """
 
 from __future__ import annotations
@@ -49,6 +51,7 @@ class ClassMemory(nn.Module):
         super().__init__()
         convolution = _CONVOLUTION[spatial_dims]
         self.theta, self.phi, self.g, self.o = (convolution(channels, channels, kernel_size=1) for _ in range(4))
+        self.theta.load_state_dict(self.phi.state_dict())
         nn.init.zeros_(self.o.weight)
         nn.init.zeros_(self.o.bias)
         self.register_buffer("items", torch.zeros(num_classes, ITEMS, channels))

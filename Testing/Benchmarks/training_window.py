@@ -102,6 +102,7 @@ class TimedTraining:
                 "iterations": REPLAY_EVERY,
                 "checkpoint_every": 10**6,
                 "validate_every": 10**6,
+                "dynamics": False,
                 **values,
             }
         )

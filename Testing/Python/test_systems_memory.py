@@ -51,6 +51,17 @@ def test_a_new_memory_leaves_the_plain_network() -> None:
     assert torch.equal(network(image), plain(image))
 
 
+def test_a_new_memory_answers_with_what_is_alike() -> None:
+    torch.manual_seed(3)
+    memory = ClassMemory(2, 8, 2)
+    middles = torch.tensor([[4.0] * 4 + [0.0] * 4, [0.0] * 4 + [4.0] * 4])  # of what each class looks like
+    shown = (middles[:, None] + 0.3 * torch.randn(2, 50, 8)).transpose(1, 2).unsqueeze(3)
+    for label, vectors in enumerate(tokens(memory.phi(shown))):
+        memory.write(label, vectors, 0)
+    asked = (middles[:, None] + 0.3 * torch.randn(2, 20, 8)).transpose(1, 2).unsqueeze(3)
+    assert memory.answers(asked).argmax(1).squeeze(2).tolist() == [[0] * 20, [1] * 20]
+
+
 def test_reading_by_hand(memory: ClassMemory) -> None:
     x = torch.randn(1, 4, 2, 3)
     theta, phi, g = (tokens(each(x))[0] for each in (memory.theta, memory.phi, memory.g))
