@@ -16,7 +16,7 @@ from ForgettableSegLib.cases.preprocessing import prepare
 from ForgettableSegLib.cases.shape import count_pieces
 from ForgettableSegLib.cases.structures import structure_table
 from ForgettableSegLib.cases.task import SegmentClass, Task
-from ForgettableSegLib.inference.difficulty import CONFIDENCE, MEMORY
+from ForgettableSegLib.inference.difficulty import MEMORY
 from ForgettableSegLib.inference.run import LoadedModel, Restored, Watch, compute_segmentation, restore_segmentation
 from ForgettableSegLib.models.regions import LocatorRegion
 
@@ -185,14 +185,12 @@ def _box_of(grid: Geometry, geometry: Geometry) -> tuple[tuple[slice, slice, sli
 
 
 def _laid(restored: Restored, grid: Geometry, part: Geometry) -> Restored:
-    """A region's result on the grid of the volume; the class is decided there, and outside the region is background."""
+    """A region's result on the grid of the volume; the class is decided there, and outside the region is background.
+
+    How sure the model is was learnt on its own grid: between two voxels of different classes it would seem unsure.
+    """
     probabilities = np.stack(
         [_resampled(one, grid, part, float(index == 0)) for index, one in enumerate(restored.probabilities)]
     )
-    maps = {
-        name: _resampled(values, grid, part, nearest=name == MEMORY)
-        for name, values in restored.maps.items()
-        if name != CONFIDENCE
-    }
-    confidence = {CONFIDENCE: 1 - probabilities.max(axis=0)} if restored.maps else {}
-    return Restored(probabilities.argmax(axis=0).astype(np.uint8), probabilities, {**confidence, **maps})
+    maps = {name: _resampled(values, grid, part, nearest=name == MEMORY) for name, values in restored.maps.items()}
+    return Restored(probabilities.argmax(axis=0).astype(np.uint8), probabilities, maps)

@@ -34,6 +34,7 @@ _STRETCH = (0.65, 1.3)
 # Part of a region that may lie outside of the volume.
 _MAY_BE_CUT = 0.05
 _WINDOW_VOXELS = 2.0
+_BIAS_ITERATIONS = (30, 20, 10)
 
 
 @dataclass(frozen=True)
@@ -94,15 +95,22 @@ class Locator:
         Raises:
             ForgettableSegError: FIELD_OF_VIEW, where it is not in it, or a region is cut off.
         """
-        fixed, moving = self._fixed(), _small(as_image(image, geometry))
+        small = shrunk(as_image(image, geometry), COARSEST_TEMPLATE)
+        located = self._locate(small, geometry) or self._locate(_evenly_lit(small), geometry)
+        if located is None:
+            raise not_found()
+        return located
+
+    def _locate(self, small: sitk.Image, geometry: Geometry) -> Located | None:
+        fixed, moving = self._fixed(), _with_equal_shades(small)
         with _one_thread():
             found = [] if moving is None else list(_registered(fixed, moving))
         if not found:
-            raise not_found()
+            return None
         _, transform = min(found, key=lambda each: each[0])
         located = Located(transform, self._fit(transform, moving))
         if located.fit < self.card.threshold or not all(self._holds(geometry, located, r) for r in self.card.regions):
-            raise not_found()
+            return None
         return located
 
     def _fixed(self) -> sitk.Image:
@@ -320,9 +328,26 @@ def _nearest_rotation(direction: np.ndarray) -> np.ndarray:
     return left @ right
 
 
-def _small(image: sitk.Image) -> sitk.Image | None:
-    """A volume at about 4 mm with equalised intensities, 0 to 1; None where it shows nothing."""
-    small = shrunk(image, COARSEST_TEMPLATE)
+def _evenly_lit(small: sitk.Image) -> sitk.Image:
+    """A volume without its bias field (N4), for coils may shade a head from one side to the other."""
+    values = sitk.GetArrayFromImage(small)
+    low, high = np.quantile(values, (0.005, 0.998))
+    scaled = sitk.ShiftScale(small, -float(low), 1 / max(float(high - low), 1e-6), sitk.sitkFloat32)
+    lit = scaled > AIR
+    if not sitk.GetArrayViewFromImage(lit).any():
+        return small
+    correction = sitk.N4BiasFieldCorrectionImageFilter()
+    correction.SetMaximumNumberOfIterations(_BIAS_ITERATIONS)
+    try:
+        with _one_thread():
+            correction.Execute(sitk.Maximum(scaled, 1e-3), lit)
+    except RuntimeError:  # too few slices
+        return small
+    return sitk.Divide(scaled, sitk.Exp(correction.GetLogBiasFieldAsImage(scaled)))
+
+
+def _with_equal_shades(small: sitk.Image) -> sitk.Image | None:
+    """A volume with equalised intensities, 0 to 1; None where it shows nothing."""
     values = sitk.GetArrayFromImage(small)
     if not values.max() > values.min():
         return None

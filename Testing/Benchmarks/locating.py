@@ -23,7 +23,7 @@ from ForgettableSegLib.cases.case import Case
 from ForgettableSegLib.cases.files import read_image
 from ForgettableSegLib.cases.geometry import Geometry
 from ForgettableSegLib.errors import ForgettableSegError
-from ForgettableSegLib.inference.locator import Locator, as_image
+from ForgettableSegLib.inference.locator import Located, Locator, as_image
 from ForgettableSegLib.models.package import ModelPackage
 from ForgettableSegLib.models.regions import TEMPLATE
 from ForgettableSegLib.resources import resources_dir
@@ -145,6 +145,14 @@ def inside(locator: Locator, located: object, labels: sitk.Image) -> float:
     return float(held.mean())
 
 
+def find(locator: Locator, values: np.ndarray, geometry: Geometry) -> Located | None:
+    """Where the locator finds its template, None where it refuses the volume."""
+    try:
+        return locator.locate(values, geometry)
+    except ForgettableSegError:
+        return None
+
+
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
@@ -153,7 +161,7 @@ def main() -> None:
     options = parser.parse_args()
     package = ModelPackage.read(resources_dir() / "Models" / "hippocampus")
     strict = Locator(package.locator, package.tensors[TEMPLATE].numpy())
-    # With so low a threshold only what cannot be a fit at all is refused, so that the fit of the others is seen.
+    # With so low a threshold only what cannot be a fit at all is refused, so that the fit of what is refused is seen.
     lenient = replace(strict, card=replace(strict.card, threshold=0.01))
     heads = [(name, *(read(options.data / "Heads" / kind / f"{name}.nii.gz") for kind in ("images", "labels")))
              for name in options.heads]  # fmt: skip
@@ -170,13 +178,11 @@ def main() -> None:
         for name, image, labels in volumes:
             values, geometry = sitk.GetArrayFromImage(image).astype(np.float32), Geometry.from_image(image)
             started = time.process_time()
-            try:
-                located = lenient.locate(values, geometry)
-            except ForgettableSegError:
-                located = None
+            located = find(strict, values, geometry)
             seconds = time.process_time() - started
+            state = "refused" if located is None else "found"
+            located = located or find(lenient, values, geometry)
             fit = "-" if located is None else f"{located.fit:.2f}"
-            state = "found" if located is not None and located.fit >= strict.card.threshold else "refused"
             held = "" if located is None or labels is None else f"{inside(strict, located, labels):.3f}"
             mark = "" if state == wanted else " (wrong)"
             print(f"| {name} | {wanted} | {fit} | {state}{mark} | {held} | {seconds:.1f} |", flush=True)
