@@ -18,6 +18,9 @@ set(FORGETTABLESEG_RESOURCE_FILES
   Resources/Experiments/table8.json
   Resources/Experiments/text_controls.json
   Resources/Icons/ForgettableSeg.png
+  Resources/Models/brain/README.md
+  Resources/Models/brain/model.json
+  Resources/Models/brain/weights.safetensors
   Resources/Models/hippocampus/README.md
   Resources/Models/hippocampus/model.json
   Resources/Models/hippocampus/weights.safetensors
