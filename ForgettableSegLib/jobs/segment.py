@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 KINDS = ("segmentation", "confidence", "prototype_ratio", "memory", "probabilities", "review", "preview", "task")
 _ML = " ml"
+FEW_CLASSES = 8
+"""More of them are no longer told one by one in a line."""
+
 _DIGITS = {"difficulty": 4, "percentile": 1}
 VERDICTS = {
     "empty": "nothing was found",
@@ -100,9 +103,13 @@ def _write_task(path: Path, *, task: Task) -> None:
 
 
 def _removed(found: Segmentation) -> list[str]:
-    """A sentence for each class that lay in pieces of which only the largest was kept."""
+    """A sentence for each class that lay in pieces of which only the largest was kept; one for all if they are many."""
     sentence = "{} voxels of {} lay apart from the rest and were removed."
-    return [sentence.format(count, name) for name, count in found.removed.items()]
+    if len(found.removed) <= FEW_CLASSES:
+        return [sentence.format(count, name) for name, count in found.removed.items()]
+    most = max(found.removed, key=found.removed.get)
+    many = f"{len(found.removed)} structures (most of them of {most}, {found.removed[most]})"
+    return [sentence.format(sum(found.removed.values()), many)]
 
 
 def _region(case: Case, request: SegmentRequest) -> Region | None:
@@ -119,8 +126,9 @@ def _write_preview(path: Path, *, case: Case, found: Segmentation) -> None:
     from ForgettableSegLib.evaluation.preview import draw_preview
 
     image, _ = read_image(case, channels=len(found.task.channels))
-    volumes = ", ".join(f"{name} {millilitres(volume)} ml" for name, volume in found.volumes_ml.items())
-    picture = draw_preview(image[0], found.labels, found.geometry, found.task, title=f"{case.case_id}: {volumes}")
+    volumes = [f"{name} {millilitres(volume)} ml" for name, volume in found.volumes_ml.items()]
+    title = case.case_id if len(volumes) > FEW_CLASSES else f"{case.case_id}: {', '.join(volumes)}"
+    picture = draw_preview(image[0], found.labels, found.geometry, found.task, title=title)
     path.write_bytes(picture)
 
 
@@ -130,7 +138,7 @@ def millilitres(volume: float) -> str:
 
 
 def _case_table(rows: Rows) -> list[str]:
-    """A line a case: the volume of each class, and how hard it was for the model."""
+    """A line a case: the volume of each class, and how hard it was for the model; of many classes a line a class."""
     names = list(dict.fromkeys(name for row in rows for name in row if name.endswith(_ML)))
     if not names:
         return []
@@ -139,5 +147,10 @@ def _case_table(rows: Rows) -> list[str]:
         cells = (millilitres(row[name]) if name in row else "" for name in names)
         verdict = "unlike" if row.get("unlike") else row.get("verdict")
         table.append([row["case"], *cells, VERDICTS.get(verdict, "")])
+    verdicts: list[str] = []
+    if len(names) > max(FEW_CLASSES, len(rows)):
+        verdicts = [f"{line[0]}: {line[-1]}" for line in table[1:] if line[-1]]
+        table = [list(column) for column in zip(*(line[:-1] for line in table), strict=True)]
     widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in table]
+    return lines + verdicts

@@ -7,6 +7,7 @@ import json
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from ForgettableSegLib.cases.geometry import Geometry
 from ForgettableSegLib.jobs.casewise import _add_to_summary
 from ForgettableSegLib.jobs.job import JobContext, JobResult
 from ForgettableSegLib.jobs.requests import make_request
-from ForgettableSegLib.jobs.segment import millilitres
+from ForgettableSegLib.jobs.segment import _case_table, _removed, millilitres
 from ForgettableSegLib.worker.runner import run_job
 
 OBLIQUE = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
@@ -173,3 +174,18 @@ def test_without_highdicom_nothing_is_computed(model: str, tmp_path: Path, monke
     assert events[-1]["code"] == "PACKAGE_MISSING"
     assert "forgettableseg[dicom]" in events[-1]["hint"]
     assert not (tmp_path / "out").exists()
+
+
+def test_many_classes_are_told_of_one_a_line() -> None:
+    row = {"case": "one", **{f"structure {number} ml": float(number) for number in range(12)}, "verdict": "usual"}
+    lines = _case_table([row])
+    assert lines[0].split() == ["case", "one"]
+    assert lines[12].split() == ["structure", "11", "ml", "11.0"]
+    assert lines[13:] == ["one: as usual"]
+    assert max(map(len, lines)) < 30
+    few = SimpleNamespace(removed={"liver": 3, "spleen": 4})
+    many = SimpleNamespace(removed={f"structure {number}": number for number in range(1, 13)})
+    assert len(_removed(few)) == 2
+    assert _removed(many) == [
+        "78 voxels of 12 structures (most of them of structure 12, 12) lay apart from the rest and were removed."
+    ]
