@@ -22,7 +22,7 @@ from ForgettableSegLib.jobs.requests import DemoRequest, make_request
 MODEL = "hippocampus"
 """The starter model that segments, and that fine-tuning starts from."""
 
-TISSUE_SETTINGS = {"batch_size": 8, "replay_every": 4, "seed": 6}
+TISSUE_SETTINGS = {"batch_size": 2, "replay_every": 4, "seed": 6}
 """For two cores: small batches, and replay often enough to be seen in few iterations.
 
 The seed decides the split: slab 4 is kept out and slab 5 chooses the model, with training slabs below and above them.
