@@ -1,6 +1,6 @@
 """The job `demo`: the whole loop on a brain that comes with a Python package, so that no data has to be fetched.
 
-It calls the jobs `segment` and `finetune` as a user would, with their own requests.
+It calls the jobs `segment`, `train` and `finetune` as a user would, with their own requests.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ForgettableSegLib.jobs import demo_data, finetune, segment
+from ForgettableSegLib.jobs import demo_data, finetune, segment, train
 from ForgettableSegLib.jobs.exit_codes import EXIT_DONE
 from ForgettableSegLib.jobs.job import JobContext, JobResult
 from ForgettableSegLib.jobs.requests import DemoRequest, make_request
 
 MODEL = "hippocampus"
-"""The starter model that segments, and that fine-tuning starts from."""
+"""The starter model that segments."""
 
-TISSUE_SETTINGS = {"batch_size": 2, "replay_every": 4, "seed": 6}
+TISSUE_SETTINGS = {"spatial_dims": 2, "batch_size": 8, "replay_every": 4, "seed": 6}
 """For two cores: small batches, and replay often enough to be seen in few iterations.
 
 The seed decides the split: slab 4 is kept out and slab 5 chooses the model, with training slabs below and above them.
 """
 
-ROUGH = {"iterations": 10, "validate_every": 10}
-"""Length of the first training, which makes a rough model of tissue out of one that knows none."""
+ROUGH = {"iterations": 30, "validate_every": 30, "patch_size": [64, 64], "features": [16, 32, 64, 128]}
+"""The first training, which makes a small, rough model of tissue."""
 
-ROUGH_HEADING = "First training: a rough model of brain tissue out of the one for the hippocampus."
+ROUGH_HEADING = "First training: a rough model of brain tissue on slices."
 FINE_HEADING = "Second training: the rough model is fine-tuned, with hard samples replayed."
 
 FINE = {"minutes": 2.0}
@@ -39,7 +39,7 @@ FINE = {"minutes": 2.0}
 
 
 def run(request: DemoRequest, context: JobContext) -> JobResult:
-    """Segment both hippocampi in the whole MNI152 template, then fine-tune the model to brain tissue on slabs of it.
+    """Segment both hippocampi in the whole MNI152 template, then train and fine-tune a model of tissue on slabs of it.
 
     Args:
         request: where to write and compute.
@@ -94,22 +94,22 @@ def _volumes(file: Path) -> dict[str, float]:
 
 
 def _finetune_tissue(folder: Path, device: str, context: JobContext) -> dict[str, Any]:
-    """Fine-tune the model to other classes, and the result once more; return what the second training brought.
+    """Train a small model of other classes and fine-tune it; return what the fine-tuning brought.
 
-    Dice before can only be told of a model that knows the classes, so the starter model is first made a rough one.
+    Dice before can only be told of a model that knows the classes, so a rough one is trained first.
     """
     arguments = {
         "cases": demo_data.write_tissue_cases(folder / "cases"),
         "task": demo_data.TISSUE_TASK,
         "name": "brain tissue",
     }
-    model = MODEL
-    for step, length, heading in (("rough", ROUGH, ROUGH_HEADING), ("fine", FINE, FINE_HEADING)):
+    steps = (("rough", train, ROUGH, ROUGH_HEADING), ("fine", finetune, FINE, FINE_HEADING))
+    for step, job, changes, heading in steps:
         context.log(heading)
-        settings = {**TISSUE_SETTINGS, **length, "device": device}
-        arguments |= {"model": model, "run": str(_unused(folder / step)), "settings": settings}
-        trained = finetune.run(make_request("finetune", arguments), context)
-        model = trained.result["model"]
+        settings = {**TISSUE_SETTINGS, **changes, "device": device}
+        arguments |= {"run": str(_unused(folder / step)), "settings": settings}
+        trained = job.run(make_request("train" if job is train else "finetune", arguments), context)
+        arguments["model"] = model = trained.result["model"]
         # A finished run is not taken up again, and its state is several times as large as its model.
         shutil.rmtree(Path(arguments["run"]) / "checkpoint", ignore_errors=True)
     picture = _tissue_picture(folder, arguments, model, device, context)

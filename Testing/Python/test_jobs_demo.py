@@ -49,7 +49,7 @@ def untrained_model() -> None:
 def test_the_demonstration_segments_fine_tunes_and_says_where_all_lies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(demo, "ROUGH", {"iterations": 1})
+    monkeypatch.setattr(demo, "ROUGH", {**demo.ROUGH, "iterations": 1, "features": [4, 8]})
     monkeypatch.setattr(demo, "FINE", {"iterations": 5, "validate_every": 5})
     events: list[dict[str, Any]] = []
     request = make_request("demo", {"output": str(tmp_path / "out"), "device": "cpu"})
