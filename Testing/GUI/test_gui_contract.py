@@ -27,6 +27,7 @@ WHOLE_INTERFACE = ROOT.parent / "shared" / "slicer-gui-api.json"
 # What a connect() is called on, where it is no widget of a .ui file.
 OTHER_SENDERS = {
     "process": "QProcess",
+    "manager": "qSlicerLayoutManager",
     "self._timer": "QTimer",
     "combo": "QComboBox",
     "selector": "qMRMLNodeComboBox",

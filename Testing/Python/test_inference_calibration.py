@@ -25,6 +25,9 @@ class TwoLevels(nn.Module):
     def forward_with_features(self, image: Tensor) -> tuple[Tensor, Tensor]:
         return self(image), torch.cat([image, image, image], dim=1)
 
+    def forward_with_maps(self, image: Tensor, kind: str) -> Tensor:
+        return torch.cat(self.forward_with_features(image), dim=1) if kind == "penultimate" else self(image)
+
 
 @dataclass
 class Prepared:

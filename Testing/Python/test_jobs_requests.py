@@ -33,6 +33,10 @@ VALID: list[tuple[str, dict[str, Any]]] = [
     ("experiment", {"plan": "mini", "cases": CASES, "output": "o", "shard": "2/3", "seeds": [0, 1], "iterations": 5}),
     ("experiment", {"plan": "p.json", "cases": "data", "output": "o", "variants": ["a", "b"], "settings": {"rho": 1}}),
     ("figures", {"run": "run", "output": "o", "cases": 2}),
+    ("forgetting", {"run": "run", "output": "o", "images": False}),
+    ("suspects", {"run": "run", "output": "o", "budget": 20}),
+    ("suspects", {"model": "m", "cases": CASES, "output": "o"}),
+    ("rank", {"model": "m", "cases": "images", "output": "o", "budget": 3}),
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -154,9 +155,11 @@ def test_fine_tuning_keeps_classes_or_says_what_is_new(cases: CaseList, tmp_path
 
 
 def test_a_model_that_was_trained_with_another_article_keeps_its_text() -> None:
-    start = ModelPackage.read(resources_dir() / "Models" / "hippocampus")
-    prompts = [prompt_for(each, "MR") for each in start.task.classes]
+    shipped = ModelPackage.read(resources_dir() / "Models" / "hippocampus")
+    prompts = [prompt_for(each, "MR") for each in shipped.task.classes]
     assert prompts[0] == "A magnetic resonance imaging of an anterior hippocampus"
+    before = [prompt.replace(" an ", " a ") for prompt in prompts]  # as the words were put together once
+    start = dataclasses.replace(shipped, card={**shipped.card, "text": {**shipped.card["text"], "prompts": before}})
     assert prompts != start.card["text"]["prompts"]
     assert torch.equal(_embed(prompts, TrainingSettings(), start).vectors, start.text)
 
