@@ -16,9 +16,8 @@ from ForgettableSegLib.cases.grid import PreparedGrid
 from ForgettableSegLib.cases.labels import to_label_values
 from ForgettableSegLib.cases.preprocessing import Prepared, prepare_case
 from ForgettableSegLib.evaluation.pages import Picture
-from ForgettableSegLib.inference.run import LoadedModel, Watch
+from ForgettableSegLib.inference.run import LoadedModel, Watch, network_outputs
 from ForgettableSegLib.mining.suspects import at_stake, surprise, suspect_regions, suspicion
-from ForgettableSegLib.network.forward import iterate_logits
 
 PICTURES_A_CASE = 6
 
@@ -70,8 +69,11 @@ def judge_case(model: LoadedModel, case: Case, *, watch: Watch, pictures: bool =
     names = ["background", *(each.name for each in model.task.classes)]
     slices = _slice_rows(case.case_id, found, prepared, names)
     kept = slices[:PICTURES_A_CASE] if pictures else []
-    flip = model.preprocessing.slice_axis != 0
-    shown = {(row["axis"], row["slice"]): _picture(prepared, found[1], row["prepared_slice"], flip) for row in kept}
+    axis = model.preprocessing.slice_axis
+    shown = {
+        (row["axis"], row["slice"]): slice_picture(prepared, prepared.label, found[1], row["prepared_slice"], axis)
+        for row in kept
+    }
     judged = Judgement(
         case=case.case_id,
         score=float(suspicion(found[0].sum(dtype=np.float64), at_stake(prepared.label, found[1], len(names)).sum())),
@@ -97,17 +99,7 @@ def _surprise(model: LoadedModel, prepared: Prepared, watch: Watch) -> tuple[NDA
     """Excess and predicted classes on the prepared grid."""
     shape = prepared.grid.shape
     excess, predicted = np.empty(shape, np.float32), np.empty(shape, np.uint8)
-    watch.begin("predict")
-    slabs = iterate_logits(
-        model.network,
-        prepared.image,
-        spatial_dims=model.preprocessing.spatial_dims,
-        patch_size=model.patch_size,
-        device=model.device,
-        on_step=watch.step,
-        on_note=watch.notes.append,
-    )
-    for where, logits in slabs:
+    for where, logits in network_outputs(model, prepared, watch):
         labels = torch.from_numpy(np.ascontiguousarray(prepared.label[where])).to(logits.device)
         found = surprise(logits, labels)
         for target, values in zip((excess, predicted), found, strict=True):
@@ -179,11 +171,12 @@ def _region_rows(
     return rows
 
 
-def _picture(prepared: Prepared, predicted: NDArray, index: int, flip: bool) -> Picture:
-    rows = slice(None, None, -1) if flip else slice(None)
+def slice_picture(prepared: Prepared, label: NDArray, predicted: NDArray, index: int, slice_axis: int) -> Picture:
+    """A prepared slice with the head up: its image, and label and predicted classes ``[S, H, W]`` there."""
+    rows = slice(None) if slice_axis == 0 else slice(None, None, -1)
     return Picture(
         image=np.array(prepared.image[0, index][rows]),
-        label=np.array(prepared.label[index][rows]),
+        label=np.array(label[index][rows]),
         predicted=np.array(predicted[index][rows]),
         spacing=tuple(prepared.grid.spacing[1:]),
     )

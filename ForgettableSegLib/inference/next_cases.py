@@ -21,11 +21,10 @@ from ForgettableSegLib.cases.case import Case
 from ForgettableSegLib.cases.preprocessing import Prepared, prepare_case
 from ForgettableSegLib.evaluation.pages import Picture
 from ForgettableSegLib.inference.difficulty import CONFIDENCE, case_mean, dilate, dilation_axes, slice_means
-from ForgettableSegLib.inference.judging import file_place
-from ForgettableSegLib.inference.run import LoadedModel, Watch
+from ForgettableSegLib.inference.judging import file_place, slice_picture
+from ForgettableSegLib.inference.run import LoadedModel, Watch, network_outputs
 from ForgettableSegLib.network.context import with_neighbours
 from ForgettableSegLib.network.ensemble import Ensemble
-from ForgettableSegLib.network.forward import iterate_logits
 
 # The choice is among so many times as many as are asked for, the hardest ones.
 POOL = 4
@@ -76,8 +75,6 @@ def look_at(model: LoadedModel, case: Case, *, watch: Watch, picture: bool = Tru
     difficulty = case_mean(doubt, region)
     chosen = [int(shown[n]) for n in spread_out(features[shown], by_slice[shown], SLICES_A_CASE, gap=shown)]
     watch.end()
-    flip = slice(None) if model.preprocessing.slice_axis == 0 else slice(None, None, -1)
-    first = chosen[0]
     return Candidate(
         case=case.case_id,
         difficulty=difficulty,
@@ -85,12 +82,7 @@ def look_at(model: LoadedModel, case: Case, *, watch: Watch, picture: bool = Tru
         found=bool(has_foreground.any()),
         feature=features[shown].mean(0),
         slices=[_slice_row(case.case_id, prepared, predicted, by_slice, index) for index in chosen],
-        picture=Picture(
-            image=np.array(prepared.image[0, first][flip]),
-            label=np.zeros_like(predicted[first]),
-            predicted=np.array(predicted[first][flip]),
-            spacing=tuple(prepared.grid.spacing[1:]),
-        )
+        picture=slice_picture(prepared, np.zeros_like(predicted), predicted, chosen[0], model.preprocessing.slice_axis)
         if picture
         else None,
     )
@@ -108,17 +100,7 @@ def _doubt(model: LoadedModel, prepared: Prepared, watch: Watch) -> tuple[NDArra
     """One minus the probability of the predicted class, and that class, ``[S, H, W]``."""
     doubt = np.empty(prepared.grid.shape, np.float32)
     predicted = np.empty(prepared.grid.shape, np.uint8)
-    watch.begin("predict")
-    slabs = iterate_logits(
-        model.network,
-        prepared.image,
-        spatial_dims=model.preprocessing.spatial_dims,
-        patch_size=model.patch_size,
-        device=model.device,
-        on_step=watch.step,
-        on_note=watch.notes.append,
-    )
-    for where, logits in slabs:
+    for where, logits in network_outputs(model, prepared, watch):
         best = logits.softmax(0).max(0)
         doubt[where], predicted[where] = (1 - best.values).cpu(), best.indices.to(torch.uint8).cpu()
     return doubt, predicted

@@ -182,7 +182,7 @@ def compute_segmentation(
         probabilities=np.empty((model.task.num_classes, *shape), np.float32) if is_resampled or probabilities else None,
         maps={name: np.empty(shape, dtype=np.float32) for name in _channels(model)} if heatmap else {},
     )
-    for where, output in _outputs(model, prepared, watch, scored=heatmap):
+    for where, output in network_outputs(model, prepared, watch, scored=heatmap):
         logits = model.scorer.logits(output)
         if computed.classes is not None:
             computed.classes[where] = logits.argmax(0).cpu()
@@ -200,7 +200,7 @@ def compute_scores(model: LoadedModel, prepared: Prepared, watch: Watch) -> tupl
     """T1 to T4 and their sum against the prepared label, float32 ``[S, H, W]`` each, and the model's own classes."""
     predicted = np.empty(prepared.grid.shape, dtype=np.uint8)
     maps = {name: np.empty(prepared.grid.shape, dtype=np.float32) for name in TERMS}
-    for where, output in _outputs(model, prepared, watch, scored=True):
+    for where, output in network_outputs(model, prepared, watch, scored=True):
         labels = torch.from_numpy(prepared.label[where]).to(output.device)
         _store(maps, where, model.scorer.audit(output, labels))
         predicted[where] = model.scorer.logits(output).argmax(0).cpu()
@@ -281,7 +281,20 @@ def _channels(model: LoadedModel) -> tuple[str, ...]:
     return (*estimated, MEMORY) if model.scorer.with_memory else estimated
 
 
-def _outputs(model: LoadedModel, prepared: Prepared, watch: Watch, *, scored: bool) -> Iterator[tuple[slice, Tensor]]:
+def network_outputs(
+    model: LoadedModel, prepared: Prepared, watch: Watch, *, scored: bool = False
+) -> Iterator[tuple[slice, Tensor]]:
+    """Run the network over a prepared case, slab by slab.
+
+    Args:
+        model: whose network.
+        prepared: the case.
+        watch: follows the phase "predict".
+        scored: put out what the scorer needs, too.
+
+    Returns:
+        What :func:`~ForgettableSegLib.network.forward.iterate_logits` yields.
+    """
     watch.begin("predict")
     return iterate_logits(
         model.scorer.module(model.network) if scored else model.network,
