@@ -46,6 +46,7 @@ def train_folds(request: TrainRequest, context: JobContext) -> JobResult:
     """
     from ForgettableSegLib.cases.split import fold_splits
     from ForgettableSegLib.training.distributed import process_group
+    from ForgettableSegLib.training.planning import planned_preprocessing
     from ForgettableSegLib.training.settings import TrainingSettings
 
     with process_group() as group:
@@ -72,7 +73,8 @@ def train_folds(request: TrainRequest, context: JobContext) -> JobResult:
     if settings.minutes is not None:
         settings = replace(settings, minutes=_SHARE_OF_MINUTES * settings.minutes / len(splits))
     folders = [folder / f"fold{number}" for number in range(1, len(splits) + 1)]
-    preprocessing = _plan(labelled, task, settings)
+    # One for all folds, or their models could not be averaged: planned from all cases, as nnU-Net does.
+    preprocessing = planned_preprocessing(labelled, task, settings)
     for index, (own, split) in enumerate(zip(folders, splits, strict=True)):
         listener = RunListener(context, f"fold {index + 1}", index=index, of=len(splits), phase="train folds")
         one = replace(request, run=str(own), name=request.name or folder.name, folds=None, settings=settings.to_dict())
@@ -101,20 +103,6 @@ def _claim(folder: Path, request: TrainRequest, splits: Sequence[Split]) -> None
             message = f"The run folder {folder} cannot be written: {error.strerror or error}."
             raise ForgettableSegError(ErrorCode.OUTPUT_UNWRITABLE, message, hint="Choose another folder.") from error
         write_text(path, to_json(content))
-
-
-def _plan(cases: Sequence[Any], task: Any, settings: TrainingSettings) -> Preprocessing:
-    """One preparation for all folds, or their models could not be averaged: planned from all cases, as nnU-Net does."""
-    from ForgettableSegLib.cases.preprocessing import plan_preprocessing
-
-    return plan_preprocessing(
-        cases,
-        task,
-        spatial_dims=settings.wanted_dims,
-        slice_axis=settings.slice_axis,
-        isotropic=settings.isotropic,
-        spacing=settings.spacing,
-    )
 
 
 def _as_planned(folder: Path, settings: TrainingSettings) -> tuple[Preprocessing, TrainingSettings]:

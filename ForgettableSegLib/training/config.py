@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ForgettableSegLib.cases.case import Case, CaseList
-from ForgettableSegLib.cases.preprocessing import Preprocessing, plan_preprocessing
+from ForgettableSegLib.cases.preprocessing import Preprocessing
 from ForgettableSegLib.cases.split import Split, split_cases
 from ForgettableSegLib.cases.synthesis_recipe import Recipe, find_recipe
 from ForgettableSegLib.cases.task import Task
@@ -32,6 +32,7 @@ from ForgettableSegLib.training.planning import (
     measure_speed,
     plan_training,
     planned_mirror_axes,
+    planned_preprocessing,
     prepared_shapes,
 )
 from ForgettableSegLib.training.recorder import Recorder
@@ -189,15 +190,7 @@ def configure(
             recorder.listener.check_cancelled()
             recorder.progress("look at the training cases", done, of)
 
-        preprocessing = plan_preprocessing(
-            training,
-            task,
-            spatial_dims=settings.wanted_dims,
-            slice_axis=settings.slice_axis,
-            isotropic=settings.isotropic,
-            spacing=settings.spacing,
-            progress=tell,
-        )
+        preprocessing = planned_preprocessing(training, task, settings, progress=tell)
     preprocessing = dataclasses.replace(preprocessing, same_grid=settings.same_grid)
     if settings.spatial_dims is None:
         settings = dataclasses.replace(settings, spatial_dims=preprocessing.spatial_dims)

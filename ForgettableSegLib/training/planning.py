@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 from ForgettableSegLib.cases.case import Case
 from ForgettableSegLib.cases.files import read_header
 from ForgettableSegLib.cases.grid import PreparedGrid
+from ForgettableSegLib.cases.preprocessing import plan_preprocessing
 from ForgettableSegLib.cases.recipe import Preprocessing
 from ForgettableSegLib.cases.structures import names_a_side
 from ForgettableSegLib.cases.task import Task
@@ -117,6 +118,25 @@ def plan_training(
         reason += f", at {coarsening} times the cases' spacing, for at full resolution each would be seen too seldom"
     needed = batch * math.prod(patch) * bytes_a_voxel(features, dims, channels)
     return Plan(tuple(patch), batch, coarsening, f"{reason}.", is_too_large=needed > memory / MEMORY_SHARE)
+
+
+def planned_preprocessing(
+    cases: Sequence[Case],
+    task: Task,
+    settings: TrainingSettings,
+    *,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Preprocessing:
+    """How cases are prepared, as the settings have it and the rest by the cases, see `plan_preprocessing`."""
+    return plan_preprocessing(
+        cases,
+        task,
+        spatial_dims=settings.wanted_dims,
+        slice_axis=settings.slice_axis,
+        isotropic=settings.isotropic,
+        spacing=settings.spacing,
+        progress=progress,
+    )
 
 
 def planned_mirror_axes(task: Task, sides_axis: int) -> tuple[int, ...]:
